@@ -1,0 +1,66 @@
+"""What makes two packagings the same: a digest of all that goes into one. Pure, but for `library_versions`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from model_registry import __version__
+from model_registry.spec import PackageSpec
+
+_SCHEME = 1  # part of every digest: raised when the same inputs shall be packaged anew
+_LIBRARIES = ("tensorflow", "keras", "tensorflow-serving-api", "numpy")
+# Where things lay and how long they might take; what was read there is in by its digest.
+_WITHOUT_EFFECT = {"source", "samples", "timeouts"}
+
+
+def identity(
+    *,
+    source_sha256: str,
+    spec: PackageSpec,
+    samples_sha256: str | None,
+    code_sha256: str | None,
+    libraries: Mapping[str, str],
+    variants: Sequence[str],
+) -> str:
+    """Digest of what a packaging is made from.
+
+    Args:
+        source_sha256: Digest of the trained model.
+        spec: How it is packaged.
+        samples_sha256: Digest of the samples; None where they are synthesised.
+        code_sha256: Digest of the custom objects' modules, or None.
+        libraries: Versions of what packages it, by distribution.
+        variants: The variants this run sets out to deliver, in any order.
+
+    Returns:
+        SHA-256 in lower-case hexadecimal, over canonical JSON: keys sorted, no spaces, ASCII.
+    """
+    document = {
+        "scheme": _SCHEME,
+        "source": source_sha256,
+        "spec": spec.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "samples": samples_sha256,
+        "code": code_sha256,
+        "libraries": dict(libraries),
+        "variants": sorted(set(variants)),
+    }
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape a servable; those not installed are left out.
+
+    They are read from the installed metadata: nothing is imported.
+    """
+    versions = {"python": platform.python_version(), "slipway": __version__}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return versions

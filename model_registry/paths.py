@@ -1,0 +1,168 @@
+"""Where everything lies in a registry, and which names may take part in a path. Pure.
+
+models/<model>/<variant>/<version>/...        the payload
+registry/<model>/reservations/<version>.json  this number is taken
+registry/<model>/versions/<version>.json      the manifest, or a tombstone
+registry/<model>/sources/<identity>.json      which reservation packages this identity
+registry/<model>/rejected/<identity>.json     why a model was refused
+staging/<run>/...                             work in progress
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from model_registry.errors import InvalidInputError
+
+MODELS = "models/"
+REGISTRY = "registry/"
+STAGING = "staging/"
+
+# One path segment on every store, one Prometheus label value, one models.config string; what MLflow
+# and BentoML accept, without the characters a shell or a URL would need quoted.
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LABEL = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+# A store's half-written files; a name that TensorFlow Serving does not take for a version.
+TEMPORARY = ".slipway-"
+
+# An S3 key has 1,024 bytes, the registry's own prefix among them; a file name on Linux has 255.
+_KEY_BYTES = 900
+_PART_BYTES = 255
+
+
+def check_model_name(name: str) -> str:
+    """Returns the name if a model may bear it.
+
+    Raises:
+        InvalidInputError: If it may not; the message shows the rule.
+    """
+    if not _MODEL_NAME.fullmatch(name):
+        shown = name if len(name) <= 60 else f"{name[:57]}..."
+        raise InvalidInputError(
+            f"model name {shown!r} ({len(name)} characters) cannot be used: expected 1 to 128 letters, "
+            "digits, '.', '_' or '-', beginning with a letter or digit",
+            hint="choose another name with --name or the spec's `model`",
+        )
+    return name
+
+
+def check_key(key: str) -> str:
+    """Returns the key if every store can hold an object under it, and nowhere else.
+
+    Raises:
+        InvalidInputError: If it could leave the registry's root, or some store would refuse it.
+    """
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        wrong = "its parts must be neither empty nor '.' nor '..'"
+    elif any(part.startswith(TEMPORARY) for part in parts):
+        wrong = f"names beginning with {TEMPORARY!r} are the store's own"
+    elif not key.isprintable() or "\\" in key:  # lone surrogates, of names that are no UTF-8, are not printable
+        wrong = "it must be printable UTF-8 without backslashes"
+    elif len(key.encode()) > _KEY_BYTES or any(len(part.encode()) > _PART_BYTES for part in parts):
+        wrong = f"expected at most {_KEY_BYTES} bytes, {_PART_BYTES} in each part"
+    else:
+        return key
+    shown = key if len(key) <= 120 else f"{key[:117]}..."
+    raise InvalidInputError(f"{shown!r} cannot be a key in a registry: {wrong}")
+
+
+def check_prefix(prefix: str) -> str:
+    """Returns the prefix if it is empty, for the whole registry, or a valid key and a slash.
+
+    Raises:
+        InvalidInputError: If it is neither.
+    """
+    if prefix:
+        if not prefix.endswith("/"):
+            raise InvalidInputError(f"{prefix!r} is no prefix in a registry: expected a closing '/'")
+        check_key(prefix[:-1])
+    return prefix
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model as people name it: `digits`, `digits:3` or `digits@stable`.
+
+    At most one of version and label is set; neither means the newest version.
+    """
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Reads a reference.
+
+        Raises:
+            InvalidInputError: If the text is none.
+        """
+        model, colon, version = text.partition(":")
+        if colon:
+            if not re.fullmatch(r"[1-9][0-9]{0,17}", version):
+                raise InvalidInputError(
+                    f"{text!r} names no version: expected MODEL:VERSION with a whole number from 1, found {version!r}"
+                )
+            return cls(check_model_name(model), version=int(version))
+        model, at, label = text.partition("@")
+        if at:
+            if not _LABEL.fullmatch(label):
+                raise InvalidInputError(
+                    f"{text!r} names no label: expected MODEL@LABEL with a label like 'stable', found {label!r}"
+                )
+            return cls(check_model_name(model), label=label)
+        return cls(check_model_name(text))
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.model}:{self.version}"
+        return f"{self.model}@{self.label}" if self.label else self.model
+
+
+def payload(model: str, variant: str, version: int) -> str:
+    """Prefix of a variant's files, with the closing slash."""
+    return f"{MODELS}{model}/{variant}/{version}/"
+
+
+def reservations(model: str) -> str:
+    """Prefix of a model's reservations."""
+    return f"{REGISTRY}{model}/reservations/"
+
+
+def reservation(model: str, version: int) -> str:
+    """Key that takes a number."""
+    return f"{reservations(model)}{version}.json"
+
+
+def versions(model: str) -> str:
+    """Prefix of a model's manifests."""
+    return f"{REGISTRY}{model}/versions/"
+
+
+def manifest(model: str, version: int) -> str:
+    """Key of the manifest: its existence is the commit."""
+    return f"{versions(model)}{version}.json"
+
+
+def claim(model: str, identity: str) -> str:
+    """Key of the claim on an identity."""
+    return f"{REGISTRY}{model}/sources/{identity}.json"
+
+
+def rejection(model: str, identity: str) -> str:
+    """Key of the record of a refused candidate."""
+    return f"{REGISTRY}{model}/rejected/{identity}.json"
+
+
+def staging(run: str) -> str:
+    """Prefix of a run's work in progress."""
+    return f"{STAGING}{run}/"
+
+
+def version_of(key: str) -> int | None:
+    """The number in a reservation's or manifest's key, or None where there is none."""
+    match = re.fullmatch(r".*/([1-9][0-9]{0,17})\.json", key)
+    return int(match.group(1)) if match else None
