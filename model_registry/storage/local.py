@@ -1,0 +1,346 @@
+"""A registry in a local directory, or on a file system that several machines mount.
+
+A document is written to a temporary file, flushed to the disk, and only then given its name: by a
+hard link, which fails where the name is taken, or under a lock by a rename. So a reader sees all of
+it or nothing, whenever the writer is killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
+from model_registry.paths import STAGING, TEMPORARY, check_key, check_prefix
+from model_registry.payload import hash_file, hash_files, open_file, walk_files
+from model_registry.servable import PayloadFile
+from model_registry.storage.base import ObjectInfo, StoredObject
+from model_registry.storage.durable import (
+    ATTEMPTS,
+    copy_durably,
+    make_directories,
+    prepare_tree,
+    remove_directory,
+    remove_empty,
+    sync_directory,
+    temporary_name,
+    translated,
+    write_durably,
+    written_beside,
+)
+
+_LOCK = f"{TEMPORARY}lock"
+
+
+class LocalStore:
+    """Objects as files below a root. The root is made by the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def uri(self) -> str:
+        """The root's absolute path."""
+        return str(self._root)
+
+    def uri_of(self, key: str) -> str:
+        """The absolute path of a key or prefix."""
+        return f"{self._root}/{key}"
+
+    def check(self, *, writing: bool = True) -> None:
+        """Writes a file below the root and removes it, with all that had to be made for it."""
+        if not writing:
+            return
+        with translated(self._root):
+            made = make_directories(self._root)
+            probe = self._root / temporary_name()
+            try:
+                write_durably(probe, b"\0" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
+                remove_empty(made)
+
+    def get(self, key: str) -> StoredObject:
+        """Reads a document."""
+        with self._open(key) as file, translated(self._path(key)):
+            data = file.read()
+            return StoredObject(data, _etag(data), _age(os.fstat(file.fileno())))
+
+    def head(self, key: str) -> ObjectInfo:
+        """Tells size and age."""
+        with self._reading(key):
+            found = self._path(key).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise _not_found(key)
+        return ObjectInfo(key, found.st_size, _age(found))
+
+    def put_new(self, key: str, data: bytes) -> str:
+        """Creates a document."""
+        path = self._path(key)
+        with translated(path), written_beside(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise ConflictError(f"{key} exists already") from None
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+                    raise
+                raise StorageError(
+                    f"{path} cannot be created: the file system has no hard links",
+                    hint="keep the registry on one that has, such as ext4, XFS or NFS",
+                ) from error
+            sync_directory(path.parent)
+        return _etag(data)
+
+    def put_if_match(self, key: str, data: bytes, etag: str) -> str:
+        """Replaces the document that has this etag."""
+        path = self._path(key)
+        with translated(path), self._locked():
+            try:
+                found = _etag(path.read_bytes())
+            except FileNotFoundError:
+                raise ConflictError(f"{key} is gone") from None
+            if found != etag:
+                raise ConflictError(f"{key} was changed by somebody else")
+            with written_beside(path, data) as temporary:
+                temporary.rename(path)
+                sync_directory(path.parent)
+        return _etag(data)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below a prefix, sorted by key."""
+        return self._walk(check_prefix(prefix))
+
+    def list_children(self, prefix: str) -> Iterator[str]:
+        """The names one level below a prefix; a directory without any file in it is none, as on S3."""
+        entries = self._entries(check_prefix(prefix))
+        for name, is_directory in sorted((name.rstrip("/"), is_directory) for name, is_directory in entries):
+            if not is_directory or any(True for _ in self._walk(f"{prefix}{name}/")):
+                yield name
+
+    def upload_tree(self, source: Path, prefix: str, files: Sequence[PayloadFile]) -> None:
+        """Moves a directory to a prefix by one rename; from another file system it is copied first."""
+        target = self._path(prefix.rstrip("/"))
+        with translated(target):
+            _verify_tree(source, files)
+            for _ in range(ATTEMPTS):
+                make_directories(target.parent)
+                try:
+                    self._move(source, target, files)
+                    break
+                except FileNotFoundError:  # the parent, unless the source itself is gone
+                    if not source.is_dir():
+                        raise
+                except OSError as error:
+                    # Linux replaces an empty directory and nothing else.
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(target):
+                        raise ConflictError(f"something lies at {target} already") from None
+                    raise
+            else:
+                raise StorageError(f"{target.parent} keeps vanishing", transient=True)
+            sync_directory(target.parent)
+
+    def download(self, key: str, destination: Path) -> PayloadFile:
+        """Copies an object to a file outside the registry."""
+        with self._open(key) as file, translated(destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            return copy_durably(file, destination, destination.name)
+
+    def digest(self, key: str) -> PayloadFile:
+        """Size and SHA-256 of an object."""
+        with self._open(key) as file, translated(self._path(key)):
+            return hash_file(file, key)
+
+    def copy(self, source: str, destination: str) -> None:
+        """Copies an object; a file that is there is replaced."""
+        path = self._path(destination)
+        with self._open(source) as file, translated(path):
+            for _ in range(ATTEMPTS):
+                make_directories(path.parent)
+                temporary = path.with_name(temporary_name())
+                with suppress(FileNotFoundError):
+                    copy_durably(file, temporary, path.name)
+                    temporary.rename(path)
+                    sync_directory(path.parent)
+                    return
+                file.seek(0)
+            raise StorageError(f"{path.parent} keeps vanishing", transient=True)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Deletes files, and the directories that are empty then: a server would take one for a version."""
+        for key in keys:
+            path = self._path(key)
+            if not path.is_file():
+                continue
+            with translated(path), self._locked():
+                path.unlink(missing_ok=True)
+            for parent in path.parents:
+                if parent == self._root or not remove_directory(parent):
+                    break
+
+    @contextmanager
+    def workspace(self, run: str) -> Iterator[Path]:
+        """A directory below staging/, on the registry's own file system so that a rename publishes it.
+
+        Raises:
+            ConflictError: If a process that still lives has the workspace of this run.
+        """
+        directory = self._path(f"{STAGING}{run}")
+        with translated(directory):
+            made, lock = _make_workspace(directory)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+            os.close(lock)
+            remove_empty(made)
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """Tells an object that is not there from a registry that is none."""
+        path = self._root / key
+        with translated(path):
+            try:
+                yield
+            except (FileNotFoundError, IsADirectoryError):
+                raise _not_found(key) from None
+            except NotADirectoryError:
+                if self._root.is_dir():
+                    raise _not_found(key) from None
+                raise
+
+    def _open(self, key: str) -> BinaryIO:
+        with self._reading(key):
+            return open(self._path(key), "rb", buffering=0)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keeps all other swaps out, of this process and of others; the kernel frees a dead process's lock."""
+        try:
+            descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # no root, so no document either
+            raise ConflictError(f"nothing lies at {self._root}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _move(self, source: Path, target: Path, files: Sequence[PayloadFile]) -> None:
+        # Made by tempfile, a directory can be entered by its owner alone, and a server is somebody else.
+        mode = stat.S_IMODE(target.parent.stat().st_mode)
+        prepare_tree(source, mode)
+        try:
+            source.rename(target)
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        beside = target.with_name(f"{TEMPORARY}{target.name}.tmp")
+        shutil.rmtree(beside, ignore_errors=True)  # of an earlier attempt that was killed
+        try:
+            for file in files:
+                (beside / file.path).parent.mkdir(parents=True, exist_ok=True)
+                with open_file(source, file.path) as opened:
+                    arrived = copy_durably(opened, beside / file.path, file.path)
+                if arrived != file:
+                    raise StorageError(f"{source / file.path} changed while it was copied")
+            prepare_tree(beside, mode)
+            beside.rename(target)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, bool]]:
+        """Names one level below, a directory's with its slash, in the order of the keys below them."""
+        try:
+            with self._reading(prefix), os.scandir(self._root / prefix) as entries:
+                found = [
+                    (f"{entry.name}/" if entry.is_dir() else entry.name, entry.is_dir())
+                    for entry in entries
+                    if not entry.name.startswith(TEMPORARY)
+                ]
+        except NotFoundError:
+            return
+        yield from sorted(found)
+
+    def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        for name, is_directory in self._entries(prefix):
+            if is_directory:
+                yield from self._walk(f"{prefix}{name}")
+                continue
+            key = f"{prefix}{name}"
+            with suppress(NotFoundError):  # deleted since
+                with self._reading(key):
+                    found = (self._root / key).stat()
+                yield ObjectInfo(key, found.st_size, _age(found))
+
+
+def _not_found(key: str) -> NotFoundError:
+    return NotFoundError(f"{key} does not exist in the registry")
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _age(found: os.stat_result) -> float:
+    return max(0.0, time.time() - found.st_mtime)
+
+
+def _make_workspace(directory: Path) -> tuple[tuple[Path, ...], int]:
+    """Makes the directory, empty and locked; answers with the parents that were made, and the lock."""
+    for _ in range(ATTEMPTS):
+        made = make_directories(directory.parent)
+        try:
+            with suppress(FileExistsError):
+                directory.mkdir(mode=0o700)
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(lock), directory.stat()):
+                raise FileNotFoundError(directory)  # its last holder removed it while we waited
+            for entry in os.scandir(directory):  # of an earlier attempt of this run that was killed
+                _remove_entry(entry)
+            directory.chmod(0o700)
+        except FileNotFoundError:
+            os.close(lock)
+            continue
+        except OSError as error:
+            os.close(lock)
+            if error.errno == errno.EWOULDBLOCK:
+                raise ConflictError(f"{directory} is in use by another process of the same run") from None
+            raise
+        return made, lock
+    raise StorageError(f"{directory.parent} keeps vanishing", transient=True)
+
+
+def _remove_entry(entry: os.DirEntry[str]) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry)
+    else:
+        Path(entry).unlink()
+
+
+def _verify_tree(source: Path, files: Sequence[PayloadFile]) -> None:
+    """Refuses a directory that is not exactly `files`: the rename would publish whatever else lies in it."""
+    try:
+        found = hash_files(source, sorted(walk_files(source)))
+    except InvalidInputError as error:
+        raise StorageError(error.message, hint=error.hint) from error
+    if different := {file.path for file in {*found} ^ {*files}}:
+        raise StorageError(f"{source} changed after it was hashed: {', '.join(sorted(different)[:5])}")

@@ -1,0 +1,135 @@
+"""A real S3 server over HTTP for tests: ministack, in an environment of its own because it pins botocore."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_READY_WITHIN = 60.0
+_ROOT_KEY, _ROOT_SECRET = "root", "rootsecret"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server.
+
+    Attributes:
+        endpoint: Its URL.
+        key: Access key of a user; the root key would be let through with any signature.
+        secret: The user's secret.
+        log: What the server printed.
+    """
+
+    endpoint: str
+    key: str
+    secret: str
+    log: Path
+
+    def environ(self) -> dict[str, str]:
+        """The variables that point every AWS tool at this server, and at no profile of the machine's owner."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+
+def server_python() -> Path | None:
+    """The interpreter that has ministack, or None where nobody set it up."""
+    python = Path(os.environ.get("SLIPWAY_S3_SERVER_PYTHON", _REPOSITORY / ".venv-s3" / "bin" / "python"))
+    return python if python.exists() else None
+
+
+@contextmanager
+def run_s3_server(python: Path) -> Iterator[S3Server]:
+    """Starts a server on a free loopback port, with an empty data directory, and ends it.
+
+    Raises:
+        RuntimeError: If it does not get ready; the message has its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="s3-server-") as name:
+        directory = Path(name)
+        port = free_port()
+        endpoint = f"http://127.0.0.1:{port}"
+        log = directory / "log"
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(port),
+            "SERVICES": "s3,iam,sts",
+            "AUTH": "true",
+            "AWS_ACCESS_KEY_ID": _ROOT_KEY,
+            "AWS_SECRET_ACCESS_KEY": _ROOT_SECRET,
+            "DOCKER_HOST": "unix:///nonexistent",
+            "S3_PERSIST": "1",
+            "S3_DATA_DIR": str(directory / "s3"),
+            "PERSIST_STATE": "1",
+            "STATE_DIR": str(directory / "state"),
+        }
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                [str(python), "-m", "ministack"], env=environ, cwd=directory, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            _wait_until_ready(process, endpoint, log)
+            key, secret = _create_user(endpoint)
+            yield S3Server(endpoint, key, secret, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    deadline = time.monotonic() + _READY_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{endpoint}/_ministack/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"the S3 server did not get ready; its log:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _create_user(endpoint: str) -> tuple[str, str]:
+    iam = boto3.client(
+        "iam",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=_ROOT_KEY,
+        aws_secret_access_key=_ROOT_SECRET,
+        config=Config(retries={"mode": "standard", "total_max_attempts": 5}),
+    )
+    iam.create_user(UserName="slipway")
+    iam.put_user_policy(
+        UserName="slipway",
+        PolicyName="everything",
+        PolicyDocument='{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}',
+    )
+    made = iam.create_access_key(UserName="slipway")["AccessKey"]
+    return made["AccessKeyId"], made["SecretAccessKey"]
