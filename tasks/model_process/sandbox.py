@@ -1,0 +1,79 @@
+"""The surroundings of a process that deserialises or runs a model.
+
+A model file can hold code, so the process gets: an environment of listed variables only (no
+credentials), an empty HOME, a temporary directory of its own, and no network where the kernel lets us
+take it away. It still runs as the same user: what that user's files hold by absolute path it could
+read, and without a network it can tell nobody but the parent.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Where libraries, GPUs and locales are found; how TensorFlow is tuned. None of these carries a secret.
+_KEPT = frozenset(
+    {
+        "CUDA_HOME",
+        "CUDA_VISIBLE_DEVICES",
+        "LANG",
+        "LC_ALL",
+        "LD_LIBRARY_PATH",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "NVIDIA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "PATH",
+        "TZ",
+    }
+)
+_KEPT_PREFIXES = ("TF_", "XLA_")
+
+
+def environment(inherited: Mapping[str, str], home: Path, scratch: Path) -> dict[str, str]:
+    """The child's environment.
+
+    Args:
+        inherited: The parent's.
+        home: An empty directory.
+        scratch: Where temporary files go.
+    """
+    kept = {name: value for name, value in inherited.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+    return {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **kept,
+        "HOME": str(home),
+        "KERAS_BACKEND": "tensorflow",
+        "KERAS_HOME": str(home / ".keras"),
+        "TMPDIR": str(scratch),
+    }
+
+
+def command(module: str, arguments: Sequence[str]) -> list[str]:
+    """The child's command line: an isolated Python, in a network namespace of its own if that can be had."""
+    # -I: neither the current directory nor PYTHON* variables add to what can be imported.
+    return [*_without_network(), sys.executable, "-I", "-m", module, *arguments]
+
+
+def network_is_cut() -> bool:
+    """Whether children are without a network here."""
+    return bool(_without_network())
+
+
+@functools.cache
+def _without_network() -> tuple[str, ...]:
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return ()
+    # As root a network namespace is ours to make; others need a user namespace around it, if allowed.
+    choices = [("--net",)] if os.geteuid() == 0 else [("--user", "--map-current-user", "--net")]
+    for options in choices:
+        prefix = (unshare, *options, "--")
+        tried = subprocess.run([*prefix, "true"], capture_output=True, check=False, timeout=10)
+        if tried.returncode == 0:
+            return prefix
+    return ()

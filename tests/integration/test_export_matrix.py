@@ -1,0 +1,152 @@
+"""Every kind of Keras model, from its file to the answers of a Session, as TensorFlow Serving loads it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tasks
+from model_registry.servable import Blessing
+from model_registry.spec import PackageSpec
+from tasks.validation import tolerance
+from tests.support.candidates import Arrays, Candidate, answers_of, prepare
+from tests.support.models import CUSTOM_LAYERS, KINDS, Kind
+
+ROOT = Path(tasks.__file__).parents[1]
+
+pytestmark = [
+    # The keys are what we want to see kept, so the zoo's inputs are named otherwise.
+    pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning"),
+    # Some of the zoo are there because Keras cannot build them from their file.
+    pytest.mark.filterwarnings("ignore:Model '.*' had a build config:UserWarning"),
+]
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """One of the zoo, as it was saved and as it was packaged."""
+
+    kind: Kind
+    model: keras.Model
+    file: Path
+    code: Path
+    candidate: Candidate
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    directory = tmp_path_factory.mktemp("code")
+    (directory / "harbour_layers.py").write_text(CUSTOM_LAYERS)
+    before = list(sys.path)
+    sys.path.insert(0, str(directory))
+    yield directory
+    sys.path[:] = before
+    sys.modules.pop("harbour_layers", None)
+
+
+# What belongs to one model stays in one worker, so that each is packaged once.
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in KINDS])
+def packaged(request: pytest.FixtureRequest, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+    keras.backend.clear_session()  # automatic names count from the beginning
+    kind, directory = KINDS[request.param], tmp_path_factory.mktemp(request.param)
+    model, file = kind.build(), directory / "zoo.keras"
+    model.save(file)
+    candidate = prepare(file, directory / "work", kind.spec, trusted=kind.trusted, code_directory=code)
+    return Packaged(kind, model, file, code, candidate)
+
+
+def test_names_are_kept(packaged: Packaged) -> None:
+    (signature,) = packaged.candidate.exported.signatures
+
+    assert signature.name == "serving_default"
+    assert [item.name for item in signature.inputs] == sorted(packaged.kind.inputs)
+    assert [item.name for item in signature.outputs] == sorted(packaged.kind.outputs)
+
+
+def test_a_session_answers_what_the_model_answers(packaged: Packaged) -> None:
+    # Twice over: what draws at random, or keeps a state, shows in the second round.
+    requests = packaged.candidate.requests() * 2
+    limit = tolerance(PackageSpec.model_validate(packaged.candidate.plan.spec), packaged.candidate.loaded)
+
+    for (_, feed), found in zip(requests, answers_of(packaged.candidate.directory, requests), strict=True):
+        expected = _called(packaged, feed)
+        assert sorted(found) == sorted(expected)
+        for name, wanted in expected.items():
+            if wanted.dtype.kind == "f" or wanted.dtype.name == "bfloat16":
+                wide = found[name].astype(np.float64), wanted.astype(np.float64)
+                np.testing.assert_allclose(*wide, limit.rtol, limit.atol, err_msg=name)
+            else:
+                np.testing.assert_array_equal(found[name], wanted, err_msg=name)
+            assert found[name].dtype == wanted.dtype, name
+
+
+def test_answers_tell_rows_apart(packaged: Packaged) -> None:
+    """Or comparing them would prove little."""
+    name, feed = packaged.candidate.requests()[-1]
+    ((answer),) = answers_of(packaged.candidate.directory, [(name, feed)])
+
+    assert any(not np.array_equal(array[:1], array[1:2]) for array in answer.values())
+
+
+def test_weights_lie_on_disk_once(packaged: Packaged) -> None:
+    weights = sum(np.asarray(variable).nbytes for variable in packaged.model.variables)
+    files = list((packaged.candidate.directory / "variables").glob("*"))
+
+    assert sum(file.stat().st_size for file in files) <= 1.1 * weights + 65_536
+    graph = (packaged.candidate.directory / "saved_model.pb").stat().st_size
+    assert graph <= 2_000_000 + weights / 10, "the weights are frozen into the graph"
+
+
+def test_there_is_a_record_for_each_batch_size(packaged: Packaged) -> None:
+    sizes = [len(next(iter(feed.values()))) for _, feed in packaged.candidate.requests()]
+
+    assert tuple(sizes) == packaged.candidate.exported.batch_sizes == packaged.kind.batch_sizes
+    assert packaged.candidate.warmed.records == len(sizes)
+    assert bool(packaged.candidate.exported.notes) == (packaged.kind.batch_sizes != (1, 8))
+
+
+def test_the_validator_blesses_it(packaged: Packaged) -> None:
+    blessing = Blessing(packaged.candidate.validate())
+
+    assert blessing.verdict == "blessed", blessing.failures
+    assert sum(check.check.startswith("parity/") for check in blessing.checks) == len(packaged.kind.outputs)
+
+
+@pytest.mark.parametrize("name", ["text_vectorization", "transformer", "normalization_and_discretization"])
+def test_two_processes_write_the_same_warm_up_records(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "zoo.keras"
+    KINDS[name].build().save(file)
+    here = prepare(file, tmp_path / "here").log
+
+    there = tmp_path / "there"
+    script = "import sys; from pathlib import Path; from tests.support.candidates import prepare\n"
+    script += "prepare(Path(sys.argv[1]), Path(sys.argv[2]))"
+    subprocess.run([sys.executable, "-c", script, file, there], cwd=ROOT, check=True, capture_output=True)
+
+    assert (there / "candidate/assets.extra/tf_serving_warmup_requests").read_bytes() == here
+
+
+def _called(packaged: Packaged, feed: Arrays) -> dict[str, Any]:
+    """What the model in memory answers, which went through no file and none of our code."""
+    values = [tf.constant(feed[name]) for name in packaged.kind.inputs]
+    model = packaged.model
+    if packaged.kind.call is not None:
+        results = packaged.kind.call(model, values)
+    elif isinstance(model, keras.Sequential):
+        results = model(*values, training=False)
+    else:
+        results = model(keras.tree.pack_sequence_as(model.input, values), training=False)
+    return dict(zip(packaged.kind.outputs, map(_array, keras.tree.flatten(results)), strict=True))
+
+
+def _array(value: Any) -> Any:
+    return value.numpy()
