@@ -14,7 +14,8 @@ The message says what was wrong, what was expected and what was found; the hint 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import copyreg
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from model_registry.servable import Blessing
@@ -35,6 +36,10 @@ class SlipwayError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Prefect pickles what a run failed with, and the default would call __init__ without its keywords.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -202,7 +202,7 @@ class LocalStore:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
             os.close(lock)
-            remove_empty(made)
+            remove_empty((directory.parent, *made))  # whoever is last, and not only who made it
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)

@@ -6,7 +6,6 @@ with conditions, and payloads plainly. The AWS_* variables and files that every 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import secrets
@@ -20,51 +19,24 @@ from contextlib import closing, contextmanager
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig, create_transfer_manager
-from boto3.session import Session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, UndefinedModelAttributeError
-from s3transfer import exceptions as s3transfer_exceptions
-from s3transfer.subscribers import BaseSubscriber
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 
-from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, SlipwayError, StorageError
+from model_registry.errors import ConflictError, NotFoundError, SlipwayError, StorageError
 from model_registry.paths import STAGING, check_key, check_prefix
-from model_registry.payload import hash_file, open_file
+from model_registry.payload import hash_file
 from model_registry.servable import PayloadFile
 from model_registry.storage.base import ObjectInfo, StoredObject
+from model_registry.storage.s3_client import BACKEND_ERRORS, TRANSFER, connect
 from model_registry.storage.s3_errors import status_of, translate
+from model_registry.storage.s3_uploads import Uploads
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from mypy_boto3_s3.client import S3Client
-    from s3transfer.futures import TransferFuture
-    from s3transfer.manager import TransferManager
 
-BACKEND_ERRORS: tuple[type[Exception], ...] = (
-    BotoCoreError,
-    ClientError,
-    UndefinedModelAttributeError,
-    Boto3Error,
-    HTTPError,
-    s3transfer_exceptions.CancelledError,
-    s3transfer_exceptions.RetriesExceededError,
-    s3transfer_exceptions.S3UploadFailedError,
-    s3transfer_exceptions.S3DownloadFailedError,
-    s3transfer_exceptions.S3CopyFailedError,
-    s3transfer_exceptions.S3ValidationError,
-    s3transfer_exceptions.InvalidSubscriberMethodError,
-    s3transfer_exceptions.TransferNotDoneError,
-)
-
-# boto3's CRT client ignores endpoint_url (boto/boto3#4839).
-_TRANSFER = TransferConfig(
-    multipart_threshold=8 << 20, multipart_chunksize=8 << 20, max_concurrency=10, preferred_transfer_client="classic"
-)
 _FILES_AT_ONCE = 8
 _ATTEMPTS = 8  # of a write that met another (409), and of a body that broke off
 _DELETE_BATCH = 1000  # what DeleteObjects takes
@@ -102,7 +74,7 @@ class S3Store:
             StorageError: Within half a minute, also if the endpoint swallows everything.
         """
         with _translated(self.uri):
-            client = _client(attempts=2, read_timeout=8)
+            client = connect(attempts=2, read_timeout=8)
             client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         if not writing:
             return
@@ -161,7 +133,7 @@ class S3Store:
         with _translated(self.uri_of(check_prefix(prefix))):
             if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=1).get("Contents"):
                 raise ConflictError(f"something lies at {self.uri_of(prefix)} already")
-            with closing(_Uploads(self._s3, self._bucket)) as uploads, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            with closing(Uploads(self._s3, self._bucket)) as uploads, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
                 stages = (files[:1], files[1:-1], files[1:][-1:])
                 for stage in stages:
                     jobs = [
@@ -180,7 +152,7 @@ class S3Store:
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
             with _translated(self.uri_of(key)):
-                self._s3.download_file(**self._at(key), Filename=str(destination), Config=_TRANSFER)
+                self._s3.download_file(**self._at(key), Filename=str(destination), Config=TRANSFER)
             with open(destination, "rb", buffering=0) as file:
                 os.fsync(file.fileno())
                 return hash_file(file, destination.name)
@@ -195,7 +167,7 @@ class S3Store:
     def copy(self, source: str, destination: str) -> None:
         """Copies an object inside the bucket; the server moves the bytes."""
         with _translated(self.uri_of(source)):
-            self._s3.copy(dict(self._at(source)), **self._at(destination), Config=_TRANSFER)  # type: ignore[arg-type]
+            self._s3.copy(dict(self._at(source)), **self._at(destination), Config=TRANSFER)  # type: ignore[arg-type]
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes objects, a thousand in a request."""
@@ -223,7 +195,7 @@ class S3Store:
     def _s3(self) -> S3Client:
         with self._making, _translated(self.uri):
             if self._client is None:
-                self._client = _client(attempts=5, read_timeout=60)
+                self._client = connect(attempts=5, read_timeout=60)
             return self._client
 
     def _untrustworthy(self, does: str) -> StorageError:
@@ -297,75 +269,6 @@ class S3Store:
         if isinstance(failure, ConflictError):
             raise ConflictError(f"{key} was changed by somebody else") from cause
         raise failure from cause
-
-
-class _Uploads:
-    """Uploads that share ten threads and a bounded number of parts in memory, however many files there are."""
-
-    def __init__(self, client: S3Client, bucket: str) -> None:
-        self._manager: TransferManager = create_transfer_manager(client, _TRANSFER)
-        self._bucket = bucket
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._manager.shutdown()
-
-    def upload(self, source: Path, file: PayloadFile, key: str) -> None:
-        """Uploads one file and holds what was sent against its digest."""
-        try:
-            with open_file(source, file.path) as opened:
-                reader = _HashingReader(opened)
-                body: Any = reader
-                self._manager.upload(body, self._bucket, key, subscribers=[_KnownSize(file.bytes)]).result()
-        except InvalidInputError as error:
-            raise StorageError(error.message, hint=error.hint) from error
-        except OSError as error:
-            if isinstance(error, BACKEND_ERRORS):
-                raise
-            raise StorageError(f"{source / file.path} cannot be read: {error.strerror or error}") from error
-        if (reader.size, reader.digest.hexdigest()) != (file.bytes, file.sha256):
-            raise StorageError(f"{source / file.path} changed after it was hashed")
-
-
-class _HashingReader:
-    """A file that can only be read once from front to back, so that what is hashed is what is sent."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def read(self, amount: int = -1) -> bytes:
-        data = self._file.read(amount)
-        self.digest.update(data)
-        self.size += len(data)
-        return data
-
-
-class _KnownSize(BaseSubscriber):
-    """Tells the size of what cannot be asked for it, from which the size of the parts follows."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def on_queued(self, future: TransferFuture, **_: Any) -> None:
-        future.meta.provide_transfer_size(self._size)
-
-
-def _client(*, attempts: int, read_timeout: float) -> S3Client:
-    config = Config(
-        signature_version="s3v4",
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        connect_timeout=5,
-        read_timeout=read_timeout,
-        max_pool_connections=50,
-    )
-    try:
-        return Session().client("s3", config=config)
-    except BACKEND_ERRORS:
-        raise
-    except ValueError as error:  # of an endpoint that is no URL
-        raise StorageError(f"the S3 client refuses its settings: {error}", hint="check AWS_ENDPOINT_URL") from error
 
 
 @contextmanager

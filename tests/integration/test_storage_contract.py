@@ -28,7 +28,7 @@ from model_registry.servable import PayloadFile
 from model_registry.storage import ObjectStore, open_store
 from model_registry.storage.durable import translated
 from model_registry.storage.memory import MemoryStore
-from model_registry.storage.s3 import BACKEND_ERRORS
+from model_registry.storage.s3_client import BACKEND_ERRORS
 from model_registry.storage.s3_errors import translate
 from tests.support.dropping_proxy import run_dropping_proxy
 from tests.support.fixtures_s3 import Bucket
