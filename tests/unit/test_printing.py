@@ -34,6 +34,7 @@ REPORT: dict[str, Any] = {
         },
         {"check": "finite/x", "variant": "native", "measured": 3, "threshold": 0, "passed": False, "detail": "NaN"},
     ],
+    "seconds": 7.44,
     "stages": [{"stage": "fetch", "seconds": 0.25}, {"stage": "load", "seconds": 1.5}],
 }
 
@@ -128,9 +129,23 @@ def test_a_report_tells_the_version_its_checks_and_stages(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert out.startswith("digits:3 published\n")
     assert "101.0 MB" in out
-    assert "max_absolute_error 1.19e-07, max_relative_error 2.5e-06" in out
+    assert "absolute 1.19e-07, relative 2.5e-06" in out
     assert "FAILED" in out
-    assert "fetch 0.2 s, load 1.5 s; 1.8 s in all" in out
+    assert "fetch 0.2 s, load 1.5 s; 7.4 s from start to end" in out
+
+
+def test_checks_name_their_variant_where_there_are_several(capsys: pytest.CaptureFixture[str]) -> None:
+    print_package_report(REPORT | {"variants": {}})
+    assert "VARIANT" not in capsys.readouterr().out
+    checks = [
+        check | {"variant": variant} for check in REPORT["checks"] for variant in ("native", "tensorrt-fp16-sm80")
+    ]
+
+    print_package_report(REPORT | {"checks": checks, "variants": {}})
+
+    out = capsys.readouterr().out
+    assert out.splitlines()[1].split() == ["CHECK", "VARIANT", "MEASURED", "THRESHOLD", "VERDICT", "DETAIL"]
+    assert out.count("tensorrt-fp16-sm80") == 2
 
 
 def test_a_report_tells_a_reused_version_from_a_rejected_one(capsys: pytest.CaptureFixture[str]) -> None:

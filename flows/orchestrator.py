@@ -1,0 +1,90 @@
+"""Prefect as a command needs it: quiet, patient, and its own failures told like any other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+
+from model_registry.errors import SlipwayError
+
+_SETTINGS = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "slipway",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    # Of the temporary server; Prefect's own 20 are short where the model processes start at the same time.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+@contextlib.contextmanager
+def quiet_prefect() -> Iterator[None]:
+    """Keeps Prefect off the terminal, and its server from calling home; what a person set stays.
+
+    To be entered before Prefect is imported. A temporary server runs inside, unless one is configured.
+
+    Raises:
+        SlipwayError: If Prefect itself failed, such as for a server that is away.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        _start_server()
+        with _without_heartbeat():
+            yield
+    except SlipwayError:
+        raise
+    except Exception as error:
+        if not _is_prefects(error):
+            raise
+        url = os.environ.get("PREFECT_API_URL")
+        where = f"the Prefect server at {url}" if url else "Prefect, or its temporary server,"
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise SlipwayError(
+            f"{where} failed: {type(error).__name__}: {lines[0][:300]}",
+            hint="check PREFECT_API_URL and that the server runs; without a profile and PREFECT_API_URL a temporary "
+            "server is started, below PREFECT_HOME or ~/.prefect",
+        ) from error
+
+
+def _start_server() -> None:
+    """Starts the temporary server, if there is to be one, out of the reach of Ctrl-C.
+
+    A terminal sends Ctrl-C to the whole job. The server would die of it amid its imports, with a traceback;
+    Prefect ends it anyway when this process ends. A blocked signal stays blocked in what is started.
+    """
+    from prefect.client.orchestration import get_client
+
+    started = threading.Event()
+    # It takes the signal in this thread's place, which then still is interrupted.
+    threading.Thread(target=started.wait, daemon=True).start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        get_client(sync_client=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        started.set()
+
+
+@contextlib.contextmanager
+def _without_heartbeat() -> Iterator[None]:
+    """Runs flows without the heartbeat that tells a scheduler that a worker's run is alive.
+
+    Whoever waits here sees that, and would wait up to a second longer for its thread to wake up and end.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def _is_prefects(error: Exception) -> bool:
+    """Whether no code of ours was on the way from Prefect to the error: only then is it no bug of ours."""
+    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return names[-1].split(".")[0] not in ("flows", "tasks", "model_registry") and not any(
+        name.startswith(("tasks.", "model_registry.")) for name in names
+    )

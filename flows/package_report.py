@@ -1,0 +1,108 @@
+"""What a packaging has to tell when it is over: for `--json`, for the terminal and for Prefect's artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from model_registry import paths
+from model_registry.servable import NATIVE, Blessing, Check, ServableVersion
+from tasks.packaging_run import PackagingRun
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long a stage took, in seconds."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """Where a variant lies and what it weighs."""
+
+    uri: str
+    files: int
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class PackageReport:
+    """The outcome of one packaging.
+
+    Attributes:
+        model: The name published under.
+        version: The number; None after a rejection.
+        verdict: `blessed` or `rejected`.
+        reused: Whether the version was there before.
+        registry: Where it was published.
+        variants: By name.
+        checks: Every check made.
+        stages: In their order; the seconds that the work itself took.
+        seconds: From start to end, with all that starting processes took.
+    """
+
+    model: str
+    version: int | None
+    verdict: str
+    reused: bool
+    registry: str
+    variants: dict[str, VariantReport]
+    checks: tuple[Check, ...]
+    stages: tuple[StageTime, ...]
+    seconds: float
+
+    @classmethod
+    def of(
+        cls, run: PackagingRun, version: ServableVersion, stages: Sequence[StageTime], *, reused: bool
+    ) -> PackageReport:
+        """The report of a version that is there."""
+        store = run.registry.store
+        variants = {
+            variant.name: VariantReport(
+                uri=store.uri_of(paths.payload(version.model, variant.name, version.version)),
+                files=len(variant.files),
+                bytes=variant.bytes,
+                digest=variant.digest,
+            )
+            for variant in version.variants
+        }
+        return cls(
+            model=version.model,
+            version=version.version,
+            verdict=version.blessing.verdict,
+            reused=reused,
+            registry=store.uri,
+            variants=variants,
+            checks=version.blessing.checks,
+            stages=tuple(stages),
+            seconds=run.seconds,
+        )
+
+    @classmethod
+    def rejected(cls, run: PackagingRun, blessing: Blessing, stages: Sequence[StageTime]) -> PackageReport:
+        """The report of a candidate that failed a check."""
+        return cls(
+            model=run.loaded.spec.model,
+            version=None,
+            verdict=blessing.verdict,
+            reused=False,
+            registry=run.registry.store.uri,
+            variants={},
+            checks=blessing.checks,
+            stages=tuple(stages),
+            seconds=run.seconds,
+        )
+
+    @property
+    def uri(self) -> str:
+        """Where the native variant lies; empty after a rejection."""
+        native = self.variants.get(NATIVE)
+        return native.uri if native else ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as `slipway package --json` prints them."""
+        return asdict(self)

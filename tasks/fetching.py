@@ -1,0 +1,46 @@
+"""Bringing a trained model or its samples to this machine's disk, where a process without a network can read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_registry.errors import NotFoundError
+from model_registry.paths import check_key
+from model_registry.storage import open_store
+
+
+def fetch(location: str, destination: Path) -> Path:
+    """Makes a file or directory readable locally.
+
+    Args:
+        location: A path, which is returned as it is, or an s3:// URI of an object or of a prefix
+            that holds a SavedModel.
+        destination: A directory to download into; is made when needed.
+
+    Returns:
+        The path to read, which ends in the location's own name.
+
+    Raises:
+        NotFoundError: If there is no such object or prefix.
+        StorageError: If the store fails.
+    """
+    if not location.startswith("s3://"):
+        return Path(location)
+    folder, _, name = location.rstrip("/").rpartition("/")
+    store = open_store(folder)
+    store.check(writing=False)  # a download asks an endpoint that does not answer for minutes
+    target = destination / name
+    try:
+        store.download(name, target)
+    except NotFoundError:
+        keys = [item.key for item in store.list(f"{name}/")]
+        if not keys:
+            raise NotFoundError(
+                f"{location} is not there: neither an object nor a prefix with objects below it",
+                hint="list what is there with: aws s3 ls",
+            ) from None
+        for key in keys:
+            if key.endswith("/"):  # consoles leave such objects for folders
+                continue
+            store.download(check_key(key), destination / key)
+    return target

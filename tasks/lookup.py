@@ -1,0 +1,145 @@
+"""Reading the source, and telling whether its version is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_registry.custom_code import custom_code_digest
+from model_registry.errors import InvalidInputError
+from model_registry.identity import identity, library_versions
+from model_registry.registry import Registry
+from model_registry.servable import ServableVersion, Source
+from model_registry.source import describe_source, digest_source
+from model_registry.spec_file import LoadedSpec
+from tasks.fetching import fetch
+from tasks.package_request import PackageRequest
+
+FileState = tuple[tuple[str, tuple[int, int, int]], ...]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What is known once the source was read.
+
+    Attributes:
+        source: The model on this machine's disk.
+        samples: The samples likewise, or None.
+        described: What the manifest says of the source.
+        identity: Digest of all that goes in.
+        existing: The version this identity already has, or None.
+        state: What the file system said of source and samples before they were read.
+        seconds: How long it took.
+    """
+
+    source: Path
+    samples: Path | None
+    described: Source
+    identity: str
+    existing: ServableVersion | None
+    state: FileState
+    seconds: float
+
+    def check_unchanged(self) -> None:
+        """Refuses a source, or samples, that were overwritten while they were packaged.
+
+        Raises:
+            InvalidInputError: If a size or a time is other by now, or a file is gone.
+        """
+        then, now = dict(self.state), dict(_state(self.source, self.samples))
+        changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+        if changed:
+            raise InvalidInputError(
+                f"{self.described.uri} changed while it was packaged, nothing was published: "
+                f"found other than before: {', '.join(changed[:5])}",
+                hint="save to a new file and rename it into place, or wait until training is over",
+            )
+
+
+def look_up(
+    request: PackageRequest, loaded: LoadedSpec, registry: Registry, workspace: Path, libraries: dict[str, str]
+) -> Lookup:
+    """Reads the source and tells whether its version is there already.
+
+    Args:
+        request: What was asked for.
+        loaded: The spec in force.
+        registry: Where the version would be published.
+        workspace: Where a source that is not local is brought.
+        libraries: Versions of what would package it.
+
+    Raises:
+        InvalidInputError: If the source is no model.
+        NotFoundError: If it is not there.
+        StorageError: If it cannot be read, or the registry cannot be written.
+    """
+    started = time.perf_counter()
+    spec = loaded.spec
+    assert spec.source is not None
+    registry.store.check()
+    source = fetch(spec.source, workspace / "source")
+    samples = fetch(spec.samples, workspace / "samples") if spec.samples else None
+    state = _state(source, samples)
+    described = describe_source(source, uri=spec.source)
+    digest = identity(
+        source_sha256=described.sha256,
+        spec=spec,
+        samples_sha256=_digest_samples(samples) if samples else None,
+        code_sha256=custom_code_digest(spec.custom_objects, loaded.directory),
+        libraries=libraries,
+        variants=request.variants,
+    )
+    existing = None if request.force else registry.find(spec.model, digest)
+    return Lookup(source, samples, described, digest, existing, state, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a packaging would do.
+
+    Attributes:
+        loaded: The spec in force.
+        registry: Where it would publish.
+        found: The source, its identity, and the version of that identity if there is one.
+    """
+
+    loaded: LoadedSpec
+    registry: Registry
+    found: Lookup
+
+
+def rehearse(request: PackageRequest) -> Rehearsal:
+    """Goes as far as packaging goes before it starts a process; leaves nothing behind.
+
+    Raises:
+        SlipwayError: As `PackageRequest.open` and `look_up` do.
+    """
+    loaded, registry = request.open()
+    with tempfile.TemporaryDirectory(prefix="slipway-dry-run-") as workspace:
+        found = look_up(request, loaded, registry, Path(workspace), library_versions())
+    return Rehearsal(loaded, registry, found)
+
+
+def _digest_samples(samples: Path) -> str:
+    try:
+        return digest_source(samples)[0]
+    except InvalidInputError:
+        if samples.is_file():
+            raise
+        raise InvalidInputError(
+            f"samples: there is no file at {samples}", hint="name an .npz file, as numpy.savez writes it"
+        ) from None
+
+
+def _state(source: Path, samples: Path | None) -> FileState:
+    """Inode, size and time of change of each file: cheaper than a second digest, and enough to see a rewrite."""
+    paths = [path for top in (source, samples) if top for path in (sorted(top.rglob("*")) if top.is_dir() else [top])]
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):  # one that is gone is missed by whoever reads it, and in the comparison
+            stat = path.stat()
+            found.append((str(path), (stat.st_ino, stat.st_size, stat.st_mtime_ns)))
+    return tuple(found)

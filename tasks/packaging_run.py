@@ -1,0 +1,134 @@
+"""One run of the pipeline: what it works with until it is over.
+
+The two child processes take seconds to import TensorFlow. They are started before anything else that
+takes time, so that the import runs beside fetching, hashing and Prefect's own start. `begin` may be
+called before the flow (the command line does, while Prefect starts a temporary server); the flow's own
+call then finds the work done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model_registry.identity import library_versions
+from model_registry.registry import Registry
+from model_registry.spec_file import LoadedSpec
+from tasks.lookup import Lookup, look_up
+from tasks.model_process.client import ModelProcess
+from tasks.model_process.messages import PREPARE, VALIDATE, PreparePlan
+from tasks.package_request import PackageRequest
+
+
+@dataclass
+class PackagingRun:
+    """What one packaging works with.
+
+    Attributes:
+        request: What was asked for.
+        loaded: The spec in force.
+        registry: Where the version is published.
+        workspace: A directory of the run's own.
+        model: The process that loads the model.
+        validator: The process that never sees it.
+        libraries: Versions of what packages it.
+        started: When, by time.perf_counter.
+    """
+
+    request: PackageRequest
+    loaded: LoadedSpec
+    registry: Registry
+    workspace: Path
+    model: ModelProcess
+    validator: ModelProcess
+    libraries: dict[str, str] = field(default_factory=library_versions)
+    started: float = field(default_factory=time.perf_counter)
+    _begun: Lookup | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been going on."""
+        return time.perf_counter() - self.started
+
+    @property
+    def candidate(self) -> Path:
+        """Where the SavedModel is written."""
+        return self.workspace / "candidate"
+
+    @property
+    def cases(self) -> Path:
+        """What the model process leaves for the validator."""
+        return self.workspace / "cases"
+
+    def begin(self) -> Lookup:
+        """Fetches and digests the source, looks for its version, and sets the model process to work. Once.
+
+        Raises:
+            InvalidInputError: If the source is no model.
+            NotFoundError: If it is not there.
+            StorageError: If it or the registry cannot be read.
+        """
+        if self._begun is None:
+            self._begun = self._begin()
+        return self._begun
+
+    def _begin(self) -> Lookup:
+        begun = look_up(self.request, self.loaded, self.registry, self.workspace, self.libraries)
+        if begun.existing is None:
+            self.cases.mkdir()
+            self.model.tell(
+                PreparePlan(
+                    source=str(begun.source),
+                    source_format=begun.described.format,
+                    spec=self.loaded.spec.model_dump(mode="json"),
+                    trusted=self.request.trust,
+                    code_directory=str(self.loaded.directory),
+                    samples=str(begun.samples) if begun.samples else None,
+                    candidate=str(self.candidate),
+                    cases=str(self.cases),
+                )
+            )
+        return begun
+
+
+_early: dict[PackageRequest, PackagingRun] = {}
+
+
+@contextlib.contextmanager
+def packaging_run(request: PackageRequest) -> Iterator[PackagingRun]:
+    """The run for a request: the one that was begun early, or a new one. Everything of it ends with the block.
+
+    Raises:
+        SlipwayError: As `PackageRequest.open` does, and if the registry cannot be written.
+    """
+    early = _early.get(request)
+    if early is not None:
+        yield early
+        return
+    loaded, registry = request.open()
+    with (
+        registry.store.workspace(uuid.uuid4().hex) as workspace,
+        ModelProcess(PREPARE, workspace / PREPARE) as model,
+        ModelProcess(VALIDATE, workspace / VALIDATE) as validator,
+    ):
+        yield PackagingRun(request, loaded, registry, workspace, model, validator)
+
+
+@contextlib.contextmanager
+def begun_early(request: PackageRequest) -> Iterator[PackagingRun]:
+    """Begins a run at once, for the flow that will be called with the same request inside the block.
+
+    Raises:
+        SlipwayError: If the request cannot be carried out; nothing is left behind then.
+    """
+    with packaging_run(request) as run:
+        run.begin()
+        _early[request] = run
+        try:
+            yield run
+        finally:
+            del _early[request]

@@ -1,0 +1,76 @@
+"""Try the candidate in a process that never saw the model, and bless or reject it."""
+
+from __future__ import annotations
+
+from model_registry.servable import NATIVE, Blessing
+from model_registry.spec import PackageSpec
+from tasks.model_process.messages import (
+    AnswersReady,
+    ExportedModel,
+    LoadedModel,
+    ReferenceAnswers,
+    Tolerance,
+    ValidatedCandidate,
+    ValidatePlan,
+    WarmedModel,
+)
+from tasks.packaging_run import PackagingRun
+from tasks.stage import stage
+
+# Eager and graph execution of one model differ by about this much: TensorFlow fuses and reorders, and
+# half precision keeps 11 bits of a number, bfloat16 8.
+_TOLERANCES = {
+    "float32": Tolerance(atol=1e-5, rtol=1e-4),
+    "float16": Tolerance(atol=1e-2, rtol=1e-2),
+    "bfloat16": Tolerance(atol=5e-2, rtol=5e-2),
+}
+
+
+def tolerance(spec: PackageSpec, model: LoadedModel) -> Tolerance:
+    """The parity the native variant is held to: the spec's, else what the model's precision allows."""
+    native, default = spec.variants.native, _TOLERANCES[model.precision]
+    return Tolerance(
+        atol=default.atol if native.atol is None else native.atol,
+        rtol=default.rtol if native.rtol is None else native.rtol,
+    )
+
+
+def validate_candidate(
+    run: PackagingRun, model: LoadedModel, exported: ExportedModel, warmed: WarmedModel
+) -> tuple[Blessing, float]:
+    """Has the validator make every check, beside the model process that works out the answers.
+
+    Args:
+        run: The packaging.
+        model: What was loaded; its precision sets the tolerance.
+        exported: The signatures the candidate must have.
+        warmed: The records it must have.
+
+    Returns:
+        All checks, and the seconds it took.
+
+    Raises:
+        InvalidInputError: If one of the processes ended or took too long.
+    """
+    spec, begun = run.loaded.spec, run.begin()
+    timeout = spec.timeouts.validation
+    run.validator.tell(
+        ValidatePlan(
+            candidate=str(run.candidate),
+            cases=str(run.cases),
+            signatures=exported.signatures,
+            records=warmed.records,
+            rows=warmed.rows,
+            tolerance=tolerance(spec, model),
+            spec=spec.model_dump(mode="json"),
+            samples=str(begun.samples) if begun.samples else None,
+            variant=NATIVE,
+        )
+    )
+    answers, _ = run.model.result("answer", ReferenceAnswers, timeout)
+    run.validator.tell(AnswersReady(answers.cases))
+    validated, seconds = run.validator.result("validate", ValidatedCandidate, timeout)
+    return Blessing(validated.checks), seconds
+
+
+validate_candidate_task = stage(validate_candidate, "validate")

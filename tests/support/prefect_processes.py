@@ -1,0 +1,174 @@
+"""A real Prefect server and real workers, each a process on loopback, polled until ready and ended by its id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+_START_SECONDS = 120
+_STOP_SECONDS = 20
+_LOG_TAIL = 4000
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running server.
+
+    Attributes:
+        api_url: What a client calls PREFECT_API_URL.
+        home: The PREFECT_HOME of the server and of every process that talks to it.
+        log: What the server printed.
+    """
+
+    api_url: str
+    home: Path
+    log: Path
+
+    def environ(self) -> dict[str, str]:
+        """A whole environment for a process that shall talk to this server and no other."""
+        return {
+            **os.environ,
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_CLI_PROMPT": "false",
+        }
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Makes flows called in this process report to the server."""
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: self.api_url}):
+            yield
+
+
+@dataclass(frozen=True)
+class PrefectWorker:
+    """A running worker of type `process`.
+
+    Attributes:
+        pool: The work pool it polls.
+        name: Its name there.
+        log: What it and its flow runs printed.
+    """
+
+    pool: str
+    name: str
+    log: Path
+
+
+@contextlib.contextmanager
+def running_server(home: Path, *, ui: bool = False) -> Iterator[PrefectServer]:
+    """A server on a free port.
+
+    Args:
+        home: Where its database and log go.
+        ui: Whether it serves its pages too.
+    """
+    port = _free_port()
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", home, home / "server.log")
+    environ = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_UI_ENABLED": str(ui).lower(),
+        "PREFECT_UI_API_URL": server.api_url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with _running(command, environ, server.log) as process:
+        _until(lambda: _answers(f"{server.api_url}/health"), process, server.log, "the Prefect server answers")
+        yield server
+
+
+@contextlib.contextmanager
+def running_worker(server: PrefectServer, pool: str, environ: dict[str, str] | None = None) -> Iterator[PrefectWorker]:
+    """A worker of type `process`; its pool is made if it is not there.
+
+    Args:
+        server: Whose runs it takes.
+        pool: Which pool it polls.
+        environ: Variables for it and its flow runs.
+    """
+    name = f"{pool}-{time.monotonic_ns()}"
+    worker = PrefectWorker(pool, name, server.home / f"{name}.log")
+    command = ["worker", "start", "--pool", pool, "--type", "process", "--name", name]
+    with _running(command, {**server.environ(), **(environ or {})}, worker.log) as process:
+        _until(lambda: _is_online(server, worker), process, worker.log, f"worker {name} is online")
+        yield worker
+
+
+@contextlib.contextmanager
+def _running(command: list[str], environ: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a `prefect` command, and ends it with all its children by their ids."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            env=environ,
+            cwd=log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in psutil.wait_procs(children, timeout=1)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready():
+        ended = process.poll()
+        if ended is not None or time.monotonic() > deadline:
+            found = f"it ended with code {ended}" if ended is not None else f"not within {_START_SECONDS} s"
+            tail = log.read_text(errors="replace")[-_LOG_TAIL:]
+            raise RuntimeError(f"expected that {what}; found: {found}\n{tail}")
+        time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _is_online(server: PrefectServer, worker: PrefectWorker) -> bool:
+    url = f"{server.api_url}/work_pools/{worker.pool}/workers/filter"
+    answer = httpx.post(url, json={}, timeout=5, trust_env=False)
+    if answer.status_code == httpx.codes.NOT_FOUND:  # the worker makes its pool first
+        return False
+    answer.raise_for_status()
+    return any(found["name"] == worker.name and found["status"] == "ONLINE" for found in answer.json())
