@@ -1,0 +1,65 @@
+"""Rows of measurements, and the page they go to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+_HEAD = """# Benchmarks
+
+Written by `make bench`; do not edit. Ratios within one run count, seconds are those of one machine.
+
+- Measured: {date}, {machine}; medians of {rounds} rounds, the ways alternating.
+- The straight script (benchmarks/straight.py) imports TensorFlow, loads, exports the same way, runs one
+  `saved_model_cli run` in a process, and copies the directory. Slipway adds: hashing, a process without
+  network, warm-up records, `saved_model_cli show` and `scan`, a replay of every record, parity with the Keras
+  model, publishing with a manifest, and a Prefect flow run. The benchmark fails if a check was left out.
+- No GPU and no TensorRT took part in any of this.
+
+| what | measured | target | met | detail |
+| --- | --- | --- | --- | --- |
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        what: What was measured.
+        measured: The figure.
+        relation: How it should stand to the target.
+        target: What it should reach.
+        detail: The figures behind it.
+    """
+
+    what: str
+    measured: float
+    relation: Literal["<", "<=", ">="]
+    target: float
+    detail: str
+
+    @property
+    def met(self) -> bool:
+        """Whether the target was reached."""
+        if self.relation == ">=":
+            return self.measured >= self.target
+        return self.measured < self.target if self.relation == "<" else self.measured <= self.target
+
+
+def write_report(rows: Sequence[Row], machine: str, rounds: int, path: Path | None) -> str:
+    """Renders the page, writes it where asked, and returns it."""
+    head = _HEAD.format(date=datetime.now(timezone.utc).date(), machine=machine, rounds=rounds)
+    lines = [
+        f"| {row.what} | {row.measured:.2f} | {row.relation} {row.target:g} | {'yes' if row.met else '**missed**'} "
+        f"| {row.detail} |\n"
+        for row in rows
+    ]
+    text = head + "".join(lines)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return text
