@@ -4,6 +4,9 @@ PY = .venv/bin/python
 READY = .venv/.project .venv-s3/.requirements
 COMPILE = $(PY) -m uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-annotate -q $(LOCK_FLAGS)
 
+# The certificates that the system trusts, a company's own among them, as pip has it.
+export UV_SYSTEM_CERTS ?= true
+
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do printf '  %-8s %s\n' "$$target" "$$text"; done
 
