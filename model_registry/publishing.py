@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic_core import to_json
 
@@ -23,17 +25,26 @@ from model_registry import paths
 from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, SlipwayError, StorageError
 from model_registry.manifests import read_manifest
 from model_registry.payload import payload_files
+from model_registry.renewal import renewed
 from model_registry.servable import NATIVE, SCHEMA_VERSION, ServableVersion, Variant
 from model_registry.storage.base import ObjectStore
 from model_registry.transitions import Claim, Outcome, Step, Tombstone, next_number, next_step, succeed
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("slipway.registry")  # whoever runs the pipeline listens to "slipway"
 
 # Publishers that may get in between, one after the other, before one gives up.
 _ROUNDS = 100
 _NUMBERS = 1000
 # Of somebody else's upload: the largest models on the slowest lines take hours.
 _LONGEST_WAIT = 6 * 3600.0
+_COMMIT_ATTEMPTS = 5
+_DIGITS = 19  # of the longest version number, of 64 bits
+
+_Answer = TypeVar("_Answer")
+
+
+class _OccupiedError(ConflictError):
+    """Something that is not ours lies where our number's files belong, and none of ours lie anywhere yet."""
 
 
 def now() -> str:
@@ -54,35 +65,56 @@ class Publisher:
         self._write_id = secrets.token_hex(16)
         self._claim_key = paths.claim(draft.model, draft.identity)
         self._number: int | None = None
+        self._uploads: list[str] = []  # the keys that are ours to delete
+        self._in_doubt = False
 
     def publish(self, *, force: bool) -> tuple[ServableVersion, bool]:
         """Commits the draft, or finds what is committed of the same identity; tells which (True: found).
 
         Raises:
             ConflictError: If this publisher was taken for dead and given up, or others always came first.
-            StorageError: If the store failed; nothing is committed then.
+            StorageError: If the store failed; nothing is committed then, or the message says that it
+                cannot be told. Transient only if calling again can succeed, and makes no second version.
         """
         try:
-            held = self._hold_claim(force=force)
-            if isinstance(held, ServableVersion):
-                self._give_up("another publisher of the same content was first")
-                return held, True
-            return self._upload_and_commit(*held)
+            for _ in range(_ROUNDS):
+                held = self._hold_claim(force=force)
+                if isinstance(held, ServableVersion):
+                    self._give_up("another publisher of the same content was first")
+                    return held, True
+                try:
+                    return self._upload_and_commit(*held)
+                except _OccupiedError as error:
+                    log.warning("%s; it stays, and the next number is tried", error.message)
+                    self._give_up(error.message)
+            raise ConflictError(f"{self._draft.model}: {_ROUNDS} version numbers in a row were occupied by other files")
+        except SlipwayError as error:
+            number = self._number
+            committed = self._give_up(f"{type(error).__name__}: {error}")
+            if committed:
+                return committed, False
+            if final := self._final(error, number, force=force):
+                raise final from error
+            raise
         except BaseException as error:
-            self._give_up(f"{type(error).__name__}: {error}")
+            self._give_up(type(error).__name__)
             raise
 
     def _hold_claim(self, *, force: bool) -> ServableVersion | tuple[Claim, str]:
         """Returns the claim with its etag once it is ours, or the version that makes it needless."""
         deadline = time.monotonic() + _LONGEST_WAIT
         contested = 0
+        awaited = ""
         while contested < _ROUNDS and time.monotonic() < deadline:
             claim, etag, age = self._read_claim()
             outcome = read_manifest(self._store, self._draft.model, claim.version) if claim else None
             step = next_step(claim, age, outcome, lease=self._lease, force=force)
             if step is Step.REUSE and isinstance(outcome, ServableVersion):
                 return outcome
-            if step is Step.WAIT:
+            if step is Step.WAIT and claim:
+                if claim.write_id != awaited:
+                    awaited = claim.write_id
+                    self._tell_of_waiting(claim, age)
                 time.sleep(min(2.0, self._lease / 10) * random.uniform(0.5, 1.0))  # noqa: S311
                 continue
             contested += 1
@@ -115,11 +147,22 @@ class Publisher:
             self._number = self._reserve()
         return succeed(claim, outcome, version=self._number, write_id=self._write_id, run=self._draft.run)
 
+    def _tell_of_waiting(self, claim: Claim, age: float) -> None:
+        with suppress(NotFoundError):  # the claim's own age is the next best
+            age = self._store.head(paths.reservation(self._draft.model, claim.version)).age
+        since = (datetime.now(timezone.utc) - timedelta(seconds=age)).isoformat(timespec="seconds")
+        log.info(
+            "%s: run %r publishes the same content as version %d since %s; waiting for it",
+            *(self._draft.model, claim.run.name, claim.version, since),
+        )
+
     def _reserve(self) -> int:
         model = self._draft.model
+        # Listed before the reservations, so that what others upload meanwhile has its reservation among them.
+        occupied = self._occupied()
         found = (paths.version_of(info.key) for info in self._store.list(paths.reservations(model)))
         first = next_number(number for number in found if number)
-        for number in range(first, first + _NUMBERS):
+        for number in islice((number for number in count(first) if number not in occupied), _NUMBERS):
             document = {
                 "schema_version": SCHEMA_VERSION,
                 "version": number,
@@ -132,33 +175,68 @@ class Publisher:
                 self._store.put_new(paths.reservation(model, number), to_json(document, indent=2) + b"\n")
             except ConflictError:
                 continue
+            if passed := sorted(other for other in occupied if first <= other < number):
+                log.warning("%s: files that no publisher reserved lie at version %s; they stay", model, _some(passed))
             return number
-        raise ConflictError(f"{model}: the version numbers {first} to {first + _NUMBERS - 1} were all taken meanwhile")
+        raise ConflictError(f"{model}: {_NUMBERS} version numbers from {first} on were all taken meanwhile")
+
+    def _occupied(self) -> set[int]:
+        """The numbers at which files lie; TensorFlow Serving takes `007` for 7."""
+        variants = (f"{paths.MODELS}{self._draft.model}/{variant.name}/" for variant in self._draft.variants)
+        names = (name for prefix in variants for name in self._store.list_children(prefix))
+        return {int(name) for name in names if name.isdecimal() and len(name) < _DIGITS}
 
     def _upload_and_commit(self, claim: Claim, etag: str) -> tuple[ServableVersion, bool]:
-        model = self._draft.model
-        with _renewed(self._store, self._claim_key, claim, etag, every=self._lease / 6):
+        with renewed(self._store, self._claim_key, claim, etag, every=self._lease / 6):
             for variant in self._draft.variants:
-                prefix = paths.payload(model, variant.name, claim.version)
-                self._store.upload_tree(self._payloads[variant.name], prefix, variant.files)
+                self._upload(variant, paths.payload(self._draft.model, variant.name, claim.version))
             version = replace(self._draft, version=claim.version, created_at=now(), write_id=self._write_id)
+            key = paths.manifest(version.model, version.version)
+            self._in_doubt = True
             try:
-                self._store.put_new(paths.manifest(model, claim.version), version.to_json())
+                self._insist(lambda: self._store.put_new(key, version.to_json()))
             except (ConflictError, StorageError) as error:
                 return self._settle(version, error)
         return version, False
 
+    def _upload(self, variant: Variant, prefix: str) -> None:
+        """Brings a variant's files to a prefix where nothing lies, and notes that they are ours to delete."""
+        before = [*self._uploads]
+        try:
+            if any(True for _ in self._store.list(prefix)):
+                raise ConflictError(f"something lies at {self._store.uri_of(prefix)} already")
+            self._uploads += [prefix + file.path for file in variant.files]
+            self._store.upload_tree(self._payloads[variant.name], prefix, variant.files)
+        except ConflictError as error:
+            self._uploads = before
+            if before:  # and a payload that is consumed cannot go to another number
+                raise
+            raise _OccupiedError(error.message) from error
+
+    def _insist(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Asks the store again where it failed for the moment: what is uploaded is worth some patience."""
+        for attempt in range(1, _COMMIT_ATTEMPTS):
+            try:
+                return ask()
+            except StorageError as error:
+                if not error.transient:
+                    raise
+            time.sleep(min(8.0, self._lease / 120 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
+        return ask()
+
     def _settle(self, version: ServableVersion, error: SlipwayError) -> tuple[ServableVersion, bool]:
         """Finds out what became of a commit that did not go through, or did so unheard."""
-        outcome = read_manifest(self._store, version.model, version.version)
+        outcome = self._insist(lambda: read_manifest(self._store, version.model, version.version))
         if isinstance(outcome, ServableVersion) and outcome.write_id == self._write_id:
             return outcome, False
         if not isinstance(outcome, Tombstone):
+            # What was refused will not come; what went unheard may still be under way.
+            self._in_doubt = isinstance(error, StorageError) and error.transient
             raise error
-        self._delete_payloads(version.version)
         claim, _, _ = self._read_claim()
         heir = read_manifest(self._store, version.model, claim.version) if claim else None
         if isinstance(heir, ServableVersion):
+            self._give_up(outcome.why)
             return heir, True
         raise ConflictError(
             f"{version.model}:{version.version} was given up while it was uploaded: {outcome.why}",
@@ -169,18 +247,39 @@ class Publisher:
         tombstone = Tombstone(who=f"{self._draft.run.name} ({self._draft.run.id})", why=why, when=now())
         self._store.put_new(paths.manifest(self._draft.model, number), tombstone.to_json())
 
-    def _give_up(self, why: str) -> None:
-        """Ends our number and takes back what was uploaded, as far as the store lets us; gc does the rest."""
-        if self._number is None:
-            return
+    def _give_up(self, why: str) -> ServableVersion | None:
+        """Ends our number and takes back what was uploaded, as far as the store lets us; gc does the rest.
+
+        Returns:
+            The version, if it turns out to be committed.
+        """
+        number, self._number = self._number, None
+        if number is None:
+            return None
         try:
-            self._bury(self._number, why)
-            self._restore_claim(self._number)
-            self._delete_payloads(self._number)
-        except ConflictError:
-            pass  # ended by somebody else, or committed: then it stays
+            outcome = self._end(number, why)
         except SlipwayError as error:
-            log.warning("%s:%s is left for gc: %s", self._draft.model, self._number, error)
+            log.warning("%s:%s is left for gc: %s", self._draft.model, number, error)
+            return None
+        self._in_doubt = False
+        if isinstance(outcome, ServableVersion):
+            return outcome if outcome.write_id == self._write_id else None
+        uploads, self._uploads = self._uploads, []
+        for clean in (partial(self._restore_claim, number), partial(self._store.delete, uploads)):
+            try:
+                clean()
+            except ConflictError:
+                pass  # the claim is somebody else's by now
+            except SlipwayError as error:
+                log.warning("%s:%s is left for gc: %s", self._draft.model, number, error)
+        return None
+
+    def _end(self, number: int, why: str) -> Outcome:
+        try:
+            self._bury(number, why)
+        except ConflictError:  # ended by somebody else, or committed unheard
+            return read_manifest(self._store, self._draft.model, number)
+        return None
 
     def _restore_claim(self, number: int) -> None:
         """Points the claim back at the version that a forced one was to follow."""
@@ -189,35 +288,23 @@ class Publisher:
             restored = replace(claim, version=claim.previous, previous=None).renewed()
             self._store.put_if_match(self._claim_key, restored.to_json(), etag)
 
-    def _delete_payloads(self, number: int) -> None:
-        for variant in self._draft.variants:
-            prefix = paths.payload(self._draft.model, variant.name, number)
-            self._store.delete([info.key for info in self._store.list(prefix)])
-
-
-@contextmanager
-def _renewed(store: ObjectStore, key: str, claim: Claim, etag: str, *, every: float) -> Iterator[None]:
-    """Renews a claim from a thread of its own, until the work is done or the claim is somebody else's."""
-    done = threading.Event()
-
-    def renew() -> None:
-        current, tag = claim, etag
-        while not done.wait(every):
-            current = current.renewed()
-            try:
-                tag = store.put_if_match(key, current.to_json(), tag)
-            except ConflictError:
-                return  # taken over: the commit will tell
-            except SlipwayError as error:
-                log.warning("the claim %s could not be renewed: %s", key, error)
-
-    thread = threading.Thread(target=renew, name="renew-claim", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def _final(self, error: SlipwayError, number: int | None, *, force: bool) -> StorageError | None:
+        """The error to raise instead, where the caller must know more before it calls again."""
+        if not isinstance(error, StorageError):
+            return None
+        consumed = not all(directory.is_dir() for directory in self._payloads.values())
+        if self._in_doubt:
+            return StorageError(
+                f"{error.message}; whether {self._draft.model}:{number} was committed cannot be told",
+                hint=f"see `slipway list {self._draft.model}` before packaging it again",
+                transient=error.transient and not consumed and not force,  # forced again, it would be there twice
+            )
+        if error.transient and consumed:
+            return StorageError(
+                f"{error.message}; the SavedModel had been moved into the registry by then and is deleted",
+                hint="package the model again when the store answers",
+            )
+        return None
 
 
 def _variants(draft: ServableVersion, payloads: Mapping[str, Path]) -> tuple[Variant, ...]:
@@ -233,3 +320,7 @@ def _variants(draft: ServableVersion, payloads: Mapping[str, Path]) -> tuple[Var
     if NATIVE not in names:
         raise InvalidInputError(f"variant {NATIVE!r} is missing: it is what loads everywhere; found {sorted(names)}")
     return draft.variants or tuple(Variant(name, payload_files(payloads[name])) for name in sorted(payloads))
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")

@@ -93,7 +93,7 @@ class ObjectStore(Protocol):
         one file system. The bytes that arrive are those whose digest `files` tells.
 
         Raises:
-            ConflictError: If something lies at the prefix already.
+            ConflictError: If something lies at the prefix already; nothing was brought there then.
             StorageError: If a file cannot be brought there, or is not what `files` says.
         """
 

@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 import stat
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +36,7 @@ from model_registry.storage.durable import (
     write_durably,
     written_beside,
 )
+from model_registry.storage.file_clock import FileClock
 
 _LOCK = f"{TEMPORARY}lock"
 
@@ -46,6 +46,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._clock = FileClock(root, _LOCK)
 
     @property
     def uri(self) -> str:
@@ -73,7 +74,7 @@ class LocalStore:
         """Reads a document."""
         with self._open(key) as file, translated(self._path(key)):
             data = file.read()
-            return StoredObject(data, _etag(data), _age(os.fstat(file.fileno())))
+            return StoredObject(data, _etag(data), self._clock.age(os.fstat(file.fileno())))
 
     def head(self, key: str) -> ObjectInfo:
         """Tells size and age."""
@@ -81,7 +82,7 @@ class LocalStore:
             found = self._path(key).stat()
         if not stat.S_ISREG(found.st_mode):
             raise _not_found(key)
-        return ObjectInfo(key, found.st_size, _age(found))
+        return ObjectInfo(key, found.st_size, self._clock.age(found))
 
     def put_new(self, key: str, data: bytes) -> str:
         """Creates a document."""
@@ -241,6 +242,8 @@ class LocalStore:
     def _move(self, source: Path, target: Path, files: Sequence[PayloadFile]) -> None:
         # Made by tempfile, a directory can be entered by its owner alone, and a server is somebody else.
         mode = stat.S_IMODE(target.parent.stat().st_mode)
+        for folder, _, _ in os.walk(source, topdown=False):  # other stores have no empty ones, and deleting leaves them
+            remove_directory(Path(folder))
         prepare_tree(source, mode)
         try:
             source.rename(target)
@@ -285,7 +288,7 @@ class LocalStore:
             with suppress(NotFoundError):  # deleted since
                 with self._reading(key):
                     found = (self._root / key).stat()
-                yield ObjectInfo(key, found.st_size, _age(found))
+                yield ObjectInfo(key, found.st_size, self._clock.age(found))
 
 
 def _not_found(key: str) -> NotFoundError:
@@ -294,10 +297,6 @@ def _not_found(key: str) -> NotFoundError:
 
 def _etag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _age(found: os.stat_result) -> float:
-    return max(0.0, time.time() - found.st_mtime)
 
 
 def _make_workspace(directory: Path) -> tuple[tuple[Path, ...], int]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +13,21 @@ from model_registry import paths
 from model_registry.errors import ConflictError, StorageError
 from model_registry.payload import payload_files
 from model_registry.registry import Registry
-from model_registry.servable import PayloadFile, ServableVersion, Variant
+from model_registry.servable import ServableVersion, Variant
 from model_registry.storage import ObjectStore, open_store
 from model_registry.storage.memory import MemoryStore
-from model_registry.transitions import Claim, Tombstone, read_outcome
+from model_registry.transitions import Claim, Tombstone
 from tests.support.drafts import make_draft, make_payload
 from tests.support.fixtures_s3 import Bucket
+from tests.support.publishers import (
+    SlowStore,
+    outcome_of,
+    payload_keys,
+    publish,
+    renewals_of,
+    store_without_renewals,
+    wait_until,
+)
 
 _LEASE = 2.0
 
@@ -34,16 +40,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         return open_store(str(tmp_path / "registry"))
     bucket: Bucket = request.getfixturevalue("s3_bucket")
     return open_store(bucket.url)
-
-
-def publish(
-    registry: Registry, directory: Path, identity: str = "a1", *, run: str = "run-1", force: bool = False
-) -> tuple[ServableVersion, bool]:
-    return registry.publish(make_draft(identity=identity, run=run), {"native": make_payload(directory)}, force=force)
-
-
-def payload_keys(store: ObjectStore) -> list[str]:
-    return [info.key for info in store.list(paths.MODELS)]
 
 
 def test_many_publishers_get_consecutive_numbers(store: ObjectStore, tmp_path: Path) -> None:
@@ -101,7 +97,7 @@ def test_a_dead_publisher_is_relieved(store: ObjectStore, tmp_path: Path) -> Non
     version, reused = publish(Registry(store, lease=_LEASE), tmp_path / "payload")
 
     assert (version.version, reused) == (2, False)
-    assert isinstance(_outcome(store, 1), Tombstone)
+    assert isinstance(outcome_of(store, 1), Tombstone)
     assert Registry(store).find("digits", "a1") == version
 
 
@@ -132,7 +128,7 @@ def test_a_publisher_that_renews_its_claim_is_waited_for(store: ObjectStore, tmp
         first = pool.submit(publish, Registry(slow, lease=_LEASE), tmp_path / "1")
         assert slow.uploading.wait(30)
         second = pool.submit(publish, Registry(store, lease=_LEASE), tmp_path / "2")
-        _wait_until(lambda: _renewals(store) >= 2 * 6)  # two leases
+        wait_until(lambda: renewals_of(store) >= 2 * 6)  # two leases
         assert not second.done()
         slow.go_on.set()
 
@@ -208,52 +204,3 @@ def test_every_variant_is_published(store: ObjectStore, tmp_path: Path) -> None:
     assert [variant.name for variant in version.variants] == ["native", "tensorrt-fp16-sm89"]
     assert Registry(store).verify(version) == []
     assert len(payload_keys(store)) == 8
-
-
-class SlowStore:
-    """A store whose uploads wait for a word, in front of another one; and which can be cut from it for swaps."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        self.uploading = threading.Event()
-        self.go_on = threading.Event()
-        self.cut = False
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    def upload_tree(self, source: Path, prefix: str, files: Sequence[PayloadFile]) -> None:
-        self.uploading.set()
-        assert self.go_on.wait(60)
-        self._store.upload_tree(source, prefix, files)
-
-    def put_if_match(self, key: str, data: bytes, etag: str) -> str:
-        if self.cut:
-            raise StorageError("the network is gone", transient=True)
-        return self._store.put_if_match(key, data, etag)
-
-
-@contextmanager
-def store_without_renewals(slow: SlowStore) -> Iterator[None]:
-    slow.cut = True
-    try:
-        yield
-    finally:
-        slow.cut = False
-
-
-def _outcome(store: ObjectStore, number: int) -> object:
-    key = paths.manifest("digits", number)
-    return read_outcome(store.get(key).data, key=key)
-
-
-def _renewals(store: ObjectStore) -> int:
-    key = paths.claim("digits", "a1")
-    return Claim.from_json(store.get(key).data, key=key).renewal
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within a minute"
-        time.sleep(0.05)

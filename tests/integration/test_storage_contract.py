@@ -10,6 +10,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
@@ -643,6 +644,36 @@ def test_an_empty_directory_is_no_version_to_anybody(tmp_path: Path) -> None:
 
     store.delete(["models/m/native/7/saved_model.pb"])
     assert not (tmp_path / "models" / "m" / "native" / "7").exists()
+
+
+def test_ages_are_told_by_the_file_systems_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = time.time
+    monkeypatch.setattr(time, "time", lambda: here() + 3600)  # this machine's clock is an hour fast
+    store = open_store(str(tmp_path))
+    etag = store.put_new("registry/a", b"1")
+    os.utime(tmp_path / "registry" / "a", (here() - 500, here() - 500))
+    store.put_new("registry/b", b"1")
+
+    assert 490 < store.get("registry/a").age < 1000
+    assert [490 < info.age < 1000 for info in store.list("registry/")] == [True, False]
+    assert store.head("registry/b").age < 60
+    assert [path.name for path in tmp_path.iterdir()] == ["registry"]
+
+    store.put_if_match("registry/a", b"2", etag)
+    assert open_store(str(tmp_path)).get("registry/a").age < 60
+
+
+@pytest.mark.parametrize("read", [lambda store: list(store.list("")), lambda store: store.list_children("")])
+def test_reading_a_registry_that_does_not_exist_makes_no_directory(
+    tmp_path: Path, read: Callable[[ObjectStore], object]
+) -> None:
+    store = open_store(str(tmp_path / "none"))
+
+    read(store)
+    with pytest.raises(NotFoundError):
+        store.get("registry/a")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
