@@ -32,6 +32,7 @@ class Lookup:
         identity: Digest of all that goes in.
         existing: The version this identity already has, or None.
         state: What the file system said of source and samples before they were read.
+        code: Where custom objects are imported from, which modules, and their digest.
         seconds: How long it took.
     """
 
@@ -41,16 +42,20 @@ class Lookup:
     identity: str
     existing: ServableVersion | None
     state: FileState
+    code: tuple[Path, tuple[str, ...], str | None]
     seconds: float
 
     def check_unchanged(self) -> None:
-        """Refuses a source, or samples, that were overwritten while they were packaged.
+        """Refuses a source, samples or code that were overwritten while they were packaged.
 
         Raises:
-            InvalidInputError: If a size or a time is other by now, or a file is gone.
+            InvalidInputError: If a size, a time or the code is other by now, or a file is gone.
         """
         then, now = dict(self.state), dict(_state(self.source, self.samples))
         changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+        directory, modules, digest = self.code
+        if custom_code_digest(modules, directory) != digest:
+            changed.append(f"the code of {', '.join(modules)}")
         if changed:
             raise InvalidInputError(
                 f"{self.described.uri} changed while it was packaged, nothing was published: "
@@ -84,16 +89,26 @@ def look_up(
     samples = fetch(spec.samples, workspace / "samples") if spec.samples else None
     state = _state(source, samples)
     described = describe_source(source, uri=spec.source)
+    code = custom_code_digest(spec.custom_objects, loaded.directory)
     digest = identity(
         source_sha256=described.sha256,
         spec=spec,
         samples_sha256=_digest_samples(samples) if samples else None,
-        code_sha256=custom_code_digest(spec.custom_objects, loaded.directory),
+        code_sha256=code,
         libraries=libraries,
         variants=request.variants,
     )
     existing = None if request.force else registry.find(spec.model, digest)
-    return Lookup(source, samples, described, digest, existing, state, time.perf_counter() - started)
+    return Lookup(
+        source=source,
+        samples=samples,
+        described=described,
+        identity=digest,
+        existing=existing,
+        state=state,
+        code=(loaded.directory, spec.custom_objects, code),
+        seconds=time.perf_counter() - started,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from model_registry.errors import InvalidInputError, NotFoundError, StorageError
 from model_registry.payload import open_file
 from model_registry.servable import NATIVE, PayloadFile, ServableVersion, Signature, Variant
 from model_registry.storage import ObjectStore
-from tasks.model_process.client import ModelProcess
+from tasks.model_process.client import ModelProcess, require_tensorflow
 from tasks.model_process.messages import PREDICT, Answered, PredictPlan
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -90,7 +90,7 @@ def predict(
             f"{version.model}:{version.version} has no variant {variant!r}",
             hint=f"it has {', '.join(item.name for item in version.variants)}",
         )
-    _require_pipeline()
+    require_tensorflow()
     # Numpy comes with the pipeline.
     from tasks.model_process.arrays import read_arrays, write_arrays
     from tasks.request_file import read_request
@@ -149,13 +149,3 @@ def _damaged(version: ServableVersion, file: PayloadFile, found: str) -> Storage
         f"expected {file.bytes:,} bytes, sha256 {file.sha256[:12]}, found {found}",
         hint=f"slipway verify {version.model}:{version.version} lists all that differs; package the model again",
     )
-
-
-def _require_pipeline() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("tensorflow") is None:
-        raise InvalidInputError(
-            "predict runs the SavedModel, and TensorFlow is not installed",
-            hint="pip install 'slipway[pipeline]', or ask a running server",
-        )

@@ -18,6 +18,7 @@ from model_registry.errors import InvalidInputError
 
 Array = npt.NDArray[Any]
 
+_NPY = b"\x93NUMPY"
 _VALUES, _BYTES, _LENGTHS, _SHAPE = "values/", "bytes/", "lengths/", "shape/"
 
 
@@ -79,16 +80,21 @@ def read_npz(file: BinaryIO, limit: int) -> dict[str, Array]:
         limit: How many bytes it may unpack to.
 
     Raises:
-        InvalidInputError: If it is a single array, or unpacks to more.
+        InvalidInputError: If it unpacks to more.
         ValueError: If it is no .npz file of plain arrays; so do EOFError and zipfile.BadZipFile.
     """
+    if file.read(len(_NPY)) == _NPY:
+        raise ValueError("it is a single array, expected named ones")
     with zipfile.ZipFile(file) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > limit:
         raise InvalidInputError(f"the arrays unpack to {size:,} bytes, more than the {limit:,} allowed")
     file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        try:
+            return {name: archive[name] for name in archive.files}
+        except MemoryError as error:  # a header may say anything of the array's size
+            raise ValueError(f"an array does not fit into memory: {error}") from None
 
 
 def _strings(data: Array, lengths: Array, shape: Array) -> Array:

@@ -74,25 +74,21 @@ def sample_cases(signatures: Sequence[TracedSignature], batch_sizes: Sequence[in
 def reference_answers(cases: Sequence[Case], rows: Rows) -> Iterator[predict_pb2.PredictResponse]:
     """What the trained model itself answers, case by case.
 
-    A signature's first case runs eagerly, which shows Python code that behaves otherwise while it is
-    traced. The others run through a `tf.function` around the plain model, as `model.predict` does: run
-    eagerly, a functional model keeps every activation until the end (1 GB more for ResNet50 at batch 8).
+    It runs eagerly, which shows Python code that behaves otherwise while it is traced. Where there is no
+    such code, in a graph of Keras' own layers, only a signature's first case does; the others run through a
+    `tf.function` around the plain model, as in `model.predict`: run eagerly, a functional model keeps every
+    activation until the end (1 GB more for ResNet50 at batch 8).
     """
-    compiled: dict[str, Any] = {}
+    calls: dict[str, Any] = {}
     for case in cases:
         signature = case.signature
         batch = rows.batch(signature.name, case.start, case.size)
         tensors = {name: tf.constant(array, dtype=signature.inputs[name].spec.dtype) for name, array in batch.items()}
         values = to_model(signature.inputs, tensors)
-        if signature.name not in compiled:
-            compiled[signature.name] = tf.function(
-                signature.endpoint.call,
-                autograph=False,
-                input_signature=[_model_specs(signature)],
-            )
-            results = signature.endpoint.call(values)
-        else:
-            results = compiled[signature.name](values)
+        results = calls.get(signature.name, signature.endpoint.call)(values)
+        if signature.endpoint.fixed_graph and signature.name not in calls:
+            specs = [_model_specs(signature)]
+            calls[signature.name] = tf.function(signature.endpoint.call, autograph=False, input_signature=specs)
         response = predict_pb2.PredictResponse()
         for public, source in signature.outputs.items():
             array = results[source].numpy()

@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -36,6 +37,19 @@ _GRACE = 5.0  # seconds from the closing of the pipe to the end of the process
 _LOOK = 0.5  # seconds between two looks whether the child still lives
 
 
+def require_tensorflow() -> None:
+    """Tells who has the light base only what is missing.
+
+    Raises:
+        InvalidInputError: If TensorFlow is not installed.
+    """
+    if find_spec("tensorflow") is None:
+        raise InvalidInputError(
+            "this loads or runs a model, and TensorFlow is not installed",
+            hint="pip install 'slipway[pipeline]', for Python 3.10 to 3.12",
+        )
+
+
 class ModelProcess:
     """A running child.
 
@@ -50,7 +64,11 @@ class ModelProcess:
         Args:
             role: What it is to do.
             directory: An empty directory for its HOME and temporary files; is made.
+
+        Raises:
+            InvalidInputError: If TensorFlow is not installed.
         """
+        require_tensorflow()
         self.role = role
         home, scratch = directory / "home", directory / "tmp"
         for path in (home, scratch):

@@ -36,8 +36,11 @@ def parity(name: str, variant: str, found: Sequence[Array], expected: Sequence[A
     check = f"parity/{name}"
     limit = {"atol": tolerance.atol, "rtol": tolerance.rtol}
     for one, other in zip(found, expected, strict=True):
-        if one.shape != other.shape:
-            return Check(check, variant, str(one.shape), str(other.shape), False, "the shapes differ")
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            shapes = f"{one.dtype} {list(one.shape)}", f"{other.dtype} {list(other.shape)}"
+            return Check(check, variant, *shapes, False, "shape or dtype differs")
+    if not sum(one.size for one in found):
+        return Check(check, variant, 0, 1, False, "no value to compare: give samples that the output is not empty for")
     if not _is_float(expected[0]):
         differing = sum(int(np.sum(one != other)) for one, other in zip(found, expected, strict=True))
         return Check(check, variant, differing, 0, differing == 0, "values that differ")
@@ -122,7 +125,7 @@ def quality(metric: str, predictions: Array, labels: Array) -> float:
         if predictions.ndim == 2 and predictions.shape[1] > 1:
             best = np.argsort(-predictions, axis=1, kind="stable")[:, : 1 if metric == "accuracy" else 5]
             return float(np.mean(np.any(best == truth[:, np.newaxis], axis=1)))
-        if metric == "accuracy" and predictions.size == truth.size:
+        if metric == "accuracy" and predictions.size == truth.size and set(np.unique(truth)) <= {0, 1}:
             return float(np.mean((predictions.reshape(-1) > 0.5) == (truth > 0.5)))
     elif predictions.size == labels.size:
         error = predictions.reshape(-1).astype(np.float64) - labels.reshape(-1)

@@ -35,11 +35,13 @@ class Endpoint:
         inputs: Spec of each input, by the model's own name for it.
         outputs: The model's own names of its outputs, in its order.
         call: Takes a dict with every input, returns a dict with every output.
+        fixed_graph: Whether it is a graph of Keras' own layers, so that tracing it can change nothing.
     """
 
     inputs: dict[str, tf.TensorSpec]
     outputs: tuple[str, ...]
     call: Callable[[Tensors], dict[str, Any]]
+    fixed_graph: bool = False
 
 
 def unique(names: Iterable[str]) -> list[str]:
@@ -171,7 +173,7 @@ def _functional_endpoint(model: keras.Model, names: tuple[str, ...] | None, *, a
             flat = keras.tree.flatten(model(packed, training=False))
         return dict(zip(outputs, flat, strict=True))
 
-    return Endpoint(inputs, outputs, call)
+    return Endpoint(inputs, outputs, call, fixed_graph=_is_fixed_graph(model))
 
 
 @contextlib.contextmanager
@@ -200,6 +202,16 @@ def _output_names(structure: Any, layer_names: Iterable[str]) -> tuple[str, ...]
 
 def _paths(structure: dict[str, Any]) -> list[str]:
     return unique("/".join(str(part) for part in path) for path, _ in keras.tree.flatten_with_path(structure))
+
+
+def _is_fixed_graph(model: keras.Model) -> bool:
+    """Whether no Python but Keras' own runs in a call: no custom layer, no Lambda, no subclassed model inside."""
+    layers = model._flatten_layers()
+    return all(_is_kerass_own(layer) for layer in layers)
+
+
+def _is_kerass_own(layer: Any) -> bool:
+    return type(layer).__module__.startswith("keras.") and not isinstance(layer, keras.layers.Lambda)
 
 
 def _up_to_layer(model: keras.Model, graph: keras.Model | None, name: str) -> keras.Model:

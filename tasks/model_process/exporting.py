@@ -20,6 +20,7 @@ from tensorflow.python.saved_model import fingerprinting_utils
 
 from model_registry.errors import InvalidInputError
 from model_registry.servable import Method, Signature, TensorInfo
+from tasks.model_process.inspecting import read_saved_model
 from tasks.model_process.signatures import TracedSignature
 
 _METHOD_NAMES: dict[Method, str] = {
@@ -68,7 +69,7 @@ def read_signatures(directory: Path) -> tuple[Signature, ...]:
 
 def signature_definitions(directory: Path) -> dict[str, Any]:
     """The SignatureDef protos themselves, sorted by name; without those that TensorFlow keeps for itself."""
-    definitions = _serve_meta_graph(_read(directory)).signature_def
+    definitions = _serve_meta_graph(read_saved_model(directory)).signature_def
     return {name: definitions[name] for name in sorted(definitions) if not name.startswith("__saved_model")}
 
 
@@ -121,7 +122,7 @@ def _plain(value: Any) -> tf.Variable | None:
 
 def _finish(directory: Path, signatures: Sequence[TracedSignature]) -> None:
     """Gives inputs the names that tf.function would not take, and signatures their methods."""
-    saved_model = _read(directory)
+    saved_model = read_saved_model(directory)
     definitions = _serve_meta_graph(saved_model).signature_def
     changed = False
     for signature in signatures:
@@ -136,12 +137,6 @@ def _finish(directory: Path, signatures: Sequence[TracedSignature]) -> None:
     if changed:
         (directory / tf.saved_model.SAVED_MODEL_FILENAME_PB).write_bytes(saved_model.SerializeToString())
         fingerprinting_utils.write_fingerprint(str(directory))
-
-
-def _read(directory: Path) -> saved_model_pb2.SavedModel:
-    saved_model = saved_model_pb2.SavedModel()
-    saved_model.ParseFromString((directory / tf.saved_model.SAVED_MODEL_FILENAME_PB).read_bytes())
-    return saved_model
 
 
 def _serve_meta_graph(saved_model: saved_model_pb2.SavedModel) -> Any:

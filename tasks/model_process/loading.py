@@ -14,8 +14,10 @@ from typing import Any, Literal
 import h5py
 import keras
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from model_registry.errors import InvalidInputError
+from tasks.model_process import inspecting
 from tasks.model_process.error_lines import reason
 
 # Ops that hold a state of their own. What TensorFlow 2 saves has its variables and tables beside the graph.
@@ -41,7 +43,7 @@ def load(
         source_format: What it is.
         custom_objects: Modules to import first; they register what they hold with Keras.
         code_directory: Where those modules are looked for first.
-        unsafe: Whether the file may bring code of its own.
+        unsafe: Whether the file may bring code of its own: Python, or ops that reach files and the host.
 
     Returns:
         A keras.Model, or the object of a SavedModel.
@@ -51,7 +53,7 @@ def load(
     """
     known = _import_custom_objects(custom_objects, code_directory)
     if source_format == "saved_model":
-        return _load_saved_model(source)
+        return _load_saved_model(source, unsafe=unsafe)
     try:
         model = keras.models.load_model(source, custom_objects=known, compile=False, safe_mode=not unsafe)
     except Exception as error:  # Keras raises whatever the file provokes
@@ -133,7 +135,20 @@ def _import_custom_objects(modules: Sequence[str], directory: Path | None) -> di
     return known
 
 
-def _load_saved_model(source: Path) -> Any:
+def _load_saved_model(source: Path, *, unsafe: bool) -> Any:
+    # Loading runs the initializers of tables, so the graph is looked through before.
+    try:
+        saved_model = inspecting.read_saved_model(source)
+    except (OSError, DecodeError) as error:
+        raise InvalidInputError(f"{source.name} cannot be loaded as a SavedModel: {reason(error)}") from error
+    inspecting.check_assets(source, saved_model)
+    denied = {} if unsafe else inspecting.denied_ops(saved_model)
+    if denied:
+        raise InvalidInputError(
+            f"{source.name} has ops that reach beyond the model: {inspecting.shown(denied)}",
+            hint="save the model without them; if you trust the file, unsafe_deserialization: true in the spec and "
+            "--trust let it be loaded, and the check `ops` still refuses what is left of them in the signatures",
+        )
     try:
         loaded = tf.saved_model.load(str(source))
     except Exception as error:
@@ -165,6 +180,11 @@ def _explained(error: Exception, source: Path) -> InvalidInputError:
         if source.suffix != ".keras":
             hint += "; if it is one of keras.ops, which an HDF5 file cannot hold, save the model as .keras"
         return InvalidInputError(f"{source.name} uses {name!r}, which is not part of Keras", hint=hint)
+    if "vocabulary file outside of the model archive" in text:
+        return InvalidInputError(
+            f"{source.name} names a vocabulary file outside of the model, which Keras' safe mode refuses to read",
+            hint="save the model again with model.save, which puts vocabularies into the file",
+        )
     if "safe_mode=False" in text or "enable_unsafe_deserialization" in text:
         return InvalidInputError(
             f"{source.name} brings code of its own (a Lambda layer, or the like), which Keras' safe mode refuses",

@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model_registry.errors import InvalidInputError
+from tasks.model_process.arrays import read_npz
 from tasks.model_process.signatures import SignatureInput, TracedSignature
 from tasks.model_process.synthesis import synthesise
 
 Array = npt.NDArray[Any]
+
+MAX_BYTES = 4 << 30  # unpacked; the model and its answers are in memory beside them
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,28 @@ class Rows:
         return {name: array[indices] for name, array in self.values[signature].items()}
 
 
-def read_samples(path: Path) -> dict[str, Array]:
+def read_samples(path: Path, limit: int = MAX_BYTES) -> dict[str, Array]:
     """The arrays of an .npz file. Pickled objects are never loaded.
 
+    Args:
+        path: The file.
+        limit: How many bytes it may unpack to.
+
     Raises:
-        InvalidInputError: If it is no .npz file, or its arrays differ in length.
+        InvalidInputError: If it is no .npz file, unpacks to more than the limit, or its arrays differ in length.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            arrays = read_npz(file, limit)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"samples {path.name}: {error.message}", hint="give fewer rows: some hundreds are enough"
+        ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInputError(
             f"samples {path.name} cannot be read as an .npz file of plain arrays: {error}",
             hint="write it with numpy.savez(path, image=..., label=...); strings as numpy str or bytes, not objects",
         ) from None
-    except AttributeError:  # np.load gave a single array: an .npy file
-        raise InvalidInputError(f"samples {path.name} is a single array: expected an .npz file of named ones") from None
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         shown = ", ".join(f"{name}: {length}" for name, length in lengths.items()) or "no array"

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Where libraries, GPUs and locales are found; how TensorFlow is tuned. None of these carries a secret.
+# Where libraries, GPUs and locales are found; how TensorFlow is tuned. By name, none by prefix: Terraform's
+# TF_VAR_... and TF_TOKEN_... carry secrets.
 _KEPT = frozenset(
     {
         "CUDA_HOME",
@@ -28,10 +29,23 @@ _KEPT = frozenset(
         "NVIDIA_VISIBLE_DEVICES",
         "OMP_NUM_THREADS",
         "PATH",
+        "TF_CPP_MAX_VLOG_LEVEL",
+        "TF_CPP_MIN_LOG_LEVEL",
+        "TF_CPP_VMODULE",
+        "TF_CUDNN_DETERMINISTIC",
+        "TF_DETERMINISTIC_OPS",
+        "TF_ENABLE_ONEDNN_OPTS",
+        "TF_FORCE_GPU_ALLOW_GROWTH",
+        "TF_GPU_ALLOCATOR",
+        "TF_GPU_THREAD_COUNT",
+        "TF_GPU_THREAD_MODE",
+        "TF_NUM_INTEROP_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_XLA_FLAGS",
         "TZ",
+        "XLA_FLAGS",
     }
 )
-_KEPT_PREFIXES = ("TF_", "XLA_")
 
 
 def environment(inherited: Mapping[str, str], home: Path, scratch: Path) -> dict[str, str]:
@@ -42,7 +56,7 @@ def environment(inherited: Mapping[str, str], home: Path, scratch: Path) -> dict
         home: An empty directory.
         scratch: Where temporary files go.
     """
-    kept = {name: value for name, value in inherited.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+    kept = {name: value for name, value in inherited.items() if name in _KEPT}
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **kept,
@@ -69,11 +83,21 @@ def _without_network() -> tuple[str, ...]:
     unshare = shutil.which("unshare")
     if unshare is None:
         return ()
-    # As root a network namespace is ours to make; others need a user namespace around it, if allowed.
-    choices = [("--net",)] if os.geteuid() == 0 else [("--user", "--map-current-user", "--net")]
-    for options in choices:
-        prefix = (unshare, *options, "--")
+    for prefix in _ways(unshare, shutil.which("setpriv")):
         tried = subprocess.run([*prefix, "true"], capture_output=True, check=False, timeout=10)
         if tried.returncode == 0:
             return prefix
     return ()
+
+
+def _ways(unshare: str, setpriv: str | None) -> list[tuple[str, ...]]:
+    """How to take the network away, the best first."""
+    if os.geteuid() != 0:
+        # Needs a user namespace around it, where the kernel lets ordinary users make one.
+        return [(unshare, "--user", "--map-current-user", "--net", "--")]
+    plain = (unshare, "--net", "--")
+    if setpriv is None:
+        return [plain]
+    # Root with all its capabilities could join the parent's namespace again, and read its environment in /proc.
+    powerless = (setpriv, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--")
+    return [(*plain, *powerless), plain]

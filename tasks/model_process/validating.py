@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from model_registry.servable import Check, Signature
 from model_registry.spec import PackageSpec
-from tasks.model_process import comparing, saved_model_cli, serving, warmup_log
+from tasks.model_process import comparing, inspecting, saved_model_cli, serving, warmup_log
 from tasks.model_process.cases import ANSWERS, REQUESTS
 from tasks.model_process.error_lines import reason
 from tasks.model_process.exporting import read_signatures
@@ -27,6 +27,8 @@ from tasks.model_process.samples import read_samples
 Array = comparing.Array
 Answer = tuple[str, dict[str, Array]]
 
+_BEFORE_RUNNING = ("saved_model_cli scan", "ops")
+
 
 def stages(receive: Callable[[type[Any]], Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """One stage: the checks that need no reference answers are made while the model process works those out."""
@@ -35,8 +37,7 @@ def stages(receive: Callable[[type[Any]], Any]) -> Iterator[tuple[str, Callable[
     def validate() -> ValidatedCandidate:
         validation.inspect()
         validation.replay()
-        receive(AnswersReady)
-        validation.compare()
+        validation.compare(receive(AnswersReady).cases)
         return ValidatedCandidate(tuple(validation.checks))
 
     yield "validate", validate
@@ -54,19 +55,30 @@ class _Validation:
         self.methods = {signature.name: signature.method for signature in plan.signatures}
 
     def inspect(self) -> None:
-        """saved_model_cli show, scan and run; the signatures against those that were exported."""
+        """saved_model_cli show, scan and run; the signatures against those that were exported.
+
+        What is run below only runs if the graph was looked through and reaches nothing beyond the model.
+        """
         self._attempt("signatures", self._check_signatures)
         self._attempt("saved_model_cli show", self._check_show)
         self._attempt("saved_model_cli scan", self._check_scan)
-        self._attempt("saved_model_cli run", self._check_run)
+        self._attempt("ops", self._check_ops)
+        self._attempt_if_harmless("saved_model_cli run", self._check_run)
 
     def replay(self) -> None:
         """Sends every warm-up record, then the other requests, through a Session, as the server loads it."""
-        self._attempt("warm-up replay", self._check_replay)
+        self._attempt_if_harmless("warm-up replay", self._check_replay)
 
-    def compare(self) -> None:
-        """Holds the candidate's answers against the trained model's."""
+    def compare(self, announced: int) -> None:
+        """Holds the candidate's answers against the trained model's.
+
+        Args:
+            announced: How many answers the model process says it gave.
+        """
         expected = self._expected()
+        if len(expected) != announced:
+            self._add("parity", len(expected), announced, False, "reference answers, of those the model process gave")
+            return
         if len(expected) != len(self.answers):
             detail = "requests that were answered, of those the model answered"
             self._add("parity", len(self.answers), len(expected), False, detail)
@@ -115,6 +127,10 @@ class _Validation:
     def _check_scan(self) -> None:
         clean, printed = saved_model_cli.scan(self.candidate)
         self._add("saved_model_cli scan", 0 if clean else 1, 0, clean, "" if clean else printed.strip())
+
+    def _check_ops(self) -> None:
+        found = inspecting.denied_ops(inspecting.read_saved_model(self.candidate))
+        self._add("ops", len(found), 0, not found, inspecting.shown(found))
 
     def _check_run(self) -> None:
         record = next(warmup_log.read_log(self.candidate / warmup_log.WARMUP_FILE))
@@ -179,6 +195,13 @@ class _Validation:
             if comparing.is_class_scores(self._rows(signature, [answer[item.name] for answer in arrays]))
         ]
         return scores[0] if len(scores) == 1 else ""
+
+    def _attempt_if_harmless(self, check: str, make: Callable[[], None]) -> None:
+        objections = [item.check for item in self.checks if item.check in _BEFORE_RUNNING and not item.passed]
+        if objections:
+            self._add(check, "not run", "runs", False, f"not run: {' and '.join(objections)} failed")
+        else:
+            self._attempt(check, make)
 
     def _attempt(self, check: str, make: Callable[[], None]) -> None:
         try:

@@ -17,12 +17,10 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from model_registry.errors import InvalidInputError
+from model_registry.spec import MAX_WARMUP_RECORDS
 from tasks.model_process.signatures import TracedSignature
 
 WARMUP_FILE = Path("assets.extra/tf_serving_warmup_requests")
-
-# TensorFlow Serving refuses a longer file (WarmupConsts::kMaxNumRecords).
-MAX_RECORDS = 1000
 
 Batch = Mapping[str, npt.NDArray[Any]]
 
@@ -108,9 +106,9 @@ def check_record_count(signatures: int, batch_sizes: int) -> None:
     Raises:
         InvalidInputError: If one record for each signature and batch size is too much.
     """
-    if signatures * batch_sizes > MAX_RECORDS:
+    if signatures * batch_sizes > MAX_WARMUP_RECORDS:
         raise InvalidInputError(
             f"{signatures} signatures at {batch_sizes} batch sizes make {signatures * batch_sizes} warm-up records; "
-            f"TensorFlow Serving refuses a version with more than {MAX_RECORDS}",
+            f"TensorFlow Serving refuses a version with more than {MAX_WARMUP_RECORDS:,}",
             hint="list fewer batch_sizes",
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -129,6 +130,31 @@ def test_a_lambda_needs_a_grant(tmp_path: Path) -> None:
 
     assert "unsafe_deserialization: true" in str(_refusal(file).hint)
     assert loading.load(file, "keras", unsafe=True).built
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_vocabulary_in_a_file_of_the_machine_is_not_read(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key\n")
+    x = keras.Input((1,), dtype="string", name="x")
+    file = tmp_path / f"zoo{suffix}"
+    keras.Model(x, layers.StringLookup(vocabulary=["boat"])(x)).save(file)
+
+    def change(config: dict[str, Any]) -> None:
+        config["config"]["layers"][1]["config"]["vocabulary"] = str(tmp_path / "secret")
+
+    if suffix == ".keras":
+        file = _edited(file, change)
+    else:
+        with h5py.File(file, "r+") as archive:
+            config = json.loads(archive.attrs["model_config"])
+            change(config)
+            archive.attrs["model_config"] = json.dumps(config)
+
+    refusal = _refusal(file, suffix[1:])
+
+    assert "names a vocabulary file outside of the model" in refusal.message
+    assert "model.save" in str(refusal.hint)
 
 
 def test_weights_without_a_model_are_told_apart(tmp_path: Path) -> None:

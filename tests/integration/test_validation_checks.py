@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 from model_registry.servable import Blessing, Check, Measure
+from tasks.model_process.messages import ReferenceAnswers
 from tasks.model_process.warmup_log import WARMUP_FILE
 from tests.support.candidates import Candidate, prepare
 from tests.support.models import randomised
@@ -96,6 +98,7 @@ def test_a_whole_candidate_passes_every_kind_of_check(checks: Callable[..., dict
         "signatures",
         "saved_model_cli show",
         "saved_model_cli scan",
+        "ops",
         "saved_model_cli run",
         "warm-up replay",
         "parity/serving_default/logits",
@@ -229,8 +232,51 @@ def test_an_op_that_writes_files_is_found_by_the_scan(
 
     found = checks()
 
-    assert list(_failed(found)) == ["saved_model_cli scan"]
+    assert list(_failed(found)) == ["saved_model_cli scan", "ops", "saved_model_cli run", "warm-up replay", "parity"]
     assert "WriteFile" in found["saved_model_cli scan"].detail
+    assert found["ops"].detail == "WriteFile (writes files)"
+
+
+@pytest.mark.parametrize("hidden", ["branch", "loop"])
+def test_an_op_hidden_from_the_scan_is_found_and_nothing_runs(
+    hidden: str,
+    original: tuple[keras.Model, Candidate],
+    candidate: Path,
+    checks: Callable[..., dict[str, Check]],
+    tmp_path: Path,
+) -> None:
+    """The scan follows plain calls alone."""
+    model, written = original[0], tmp_path / "written"
+
+    def write() -> Any:
+        with tf.control_dependencies([tf.io.write_file(str(written), "by the model")]):
+            return tf.constant(0)
+
+    def serve(x):
+        if hidden == "branch":
+            nothing = tf.cond(tf.shape(x)[0] > 0, write, lambda: tf.constant(0))
+        else:
+            nothing = tf.while_loop(lambda index: index < 1, lambda index: (index + 1 + write(),), [tf.constant(0)])[0]
+        with tf.control_dependencies([nothing]):
+            return _answering(model)(x)
+
+    _save_instead(candidate, model, serve)
+
+    found = checks()
+
+    assert found["saved_model_cli scan"].passed, "or the test would prove nothing"
+    assert list(_failed(found)) == ["ops", "saved_model_cli run", "warm-up replay", "parity"]
+    assert found["saved_model_cli run"].detail == found["warm-up replay"].detail == "not run: ops failed"
+    assert not written.exists()
+
+
+def test_answers_that_were_announced_and_are_not_there_fail_parity(original: tuple[keras.Model, Candidate]) -> None:
+    candidate = replace(original[1], answered=ReferenceAnswers(original[1].answered.cases + 1))
+
+    found = {check.check: check for check in candidate.validate()}
+
+    assert list(_failed(found)) == ["parity"]
+    assert found["parity"].threshold == original[1].answered.cases + 1
 
 
 def test_the_tutorial_way_of_exporting_fails_run_and_replay(
@@ -271,7 +317,7 @@ def test_an_output_of_another_shape_is_told_with_both(
 
     check = checks()["parity/serving_default/logits"]
 
-    assert (check.passed, check.measured, check.threshold) == (False, "(1, 2)", "(1, 3)")
+    assert (check.passed, check.measured, check.threshold) == (False, "float32 [1, 2]", "float32 [1, 3]")
 
 
 def test_wrong_labels_fail_the_quality_gate(

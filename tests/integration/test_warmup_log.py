@@ -15,6 +15,7 @@ from model_registry.errors import InvalidInputError
 from model_registry.spec import SignatureSpec
 from tasks.model_process import warmup_log
 from tasks.model_process.endpoints import keras_endpoint
+from tasks.model_process.samples import read_samples
 from tasks.model_process.signatures import TracedSignature, trace
 from tasks.model_process.synthesis import synthesise
 from tests.support.models import WORDS
@@ -80,6 +81,14 @@ def test_a_thousand_records_are_what_a_server_reads() -> None:
 
     with pytest.raises(InvalidInputError, match="11 signatures at 91 batch sizes make 1001 warm-up records"):
         warmup_log.check_record_count(11, 91)
+
+
+def test_a_samples_file_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "rows.npz", x=np.zeros((1 << 12, 64), np.float64))
+
+    assert read_samples(tmp_path / "rows.npz")["x"].shape == (1 << 12, 64)
+    with pytest.raises(InvalidInputError, match=r"samples rows\.npz: the arrays unpack to .* more than the 1,048,576"):
+        read_samples(tmp_path / "rows.npz", 1 << 20)
 
 
 def _made_up(layer: Any, dtype: str, shape: tuple[int | None, ...] = (4,)) -> Any:

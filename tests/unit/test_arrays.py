@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from model_registry.errors import InvalidInputError
-from tasks.model_process.arrays import read_arrays, write_arrays
+from tasks.model_process.arrays import read_arrays, read_npz, write_arrays
 
 
 def there_and_back(path: Path, arrays: dict[str, Any]) -> dict[str, Any]:
@@ -59,3 +60,24 @@ def test_what_a_process_made_up_is_refused(members: dict[str, Any]) -> None:
 
     with pytest.raises(InvalidInputError, match="cannot be read"):
         read_arrays(file, 1 << 20)
+
+
+def test_a_single_array_is_no_npz_file() -> None:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    file.seek(0)
+
+    with pytest.raises(ValueError, match="it is a single array"):
+        read_npz(file, 1 << 20)
+
+
+def test_an_array_that_says_it_is_larger_than_the_memory_is_refused() -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 55,)})
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+    file.seek(0)
+
+    with pytest.raises(ValueError, match="does not fit into memory"):
+        read_npz(file, 1 << 20)

@@ -102,7 +102,7 @@ def test_what_the_model_itself_answers_is_no_difference(value: float) -> None:
 def test_another_shape_fails_with_both_shapes() -> None:
     check = _parity(np.zeros((2, 3)), np.zeros((2, 4)))
 
-    assert (check.passed, check.measured, check.threshold) == (False, "(2, 3)", "(2, 4)")
+    assert (check.passed, check.measured, check.threshold) == (False, "float64 [2, 3]", "float64 [2, 4]")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,22 @@ def test_strings_integers_and_booleans_must_be_equal(found: Any, expected: Any) 
     assert (check.passed, check.measured, check.threshold) == (False, 1, 0)
 
 
-def test_an_answer_without_values_is_no_difference() -> None:
-    assert _parity(np.zeros((0, 3)), np.zeros((0, 3))).passed
+def test_answers_without_any_value_prove_nothing() -> None:
+    check = _parity(np.zeros((0, 3)), np.zeros((0, 3)))
+
+    assert not check.passed
+    assert "no value to compare" in check.detail
+
+
+def test_another_dtype_fails_with_both_dtypes() -> None:
+    check = _parity(np.array([1, 2], np.int32), np.array([1, 2], np.float32))
+
+    assert (check.passed, check.measured, check.threshold) == (False, "int32 [2]", "float32 [2]")
+
+
+def test_accuracy_of_one_probability_refuses_labels_of_several_classes() -> None:
+    with pytest.raises(ValueError, match="accuracy"):
+        comparing.quality("accuracy", np.array([[0.9], [0.2], [0.8]]), np.array([2, 0, 7]))
 
 
 def test_values_that_are_not_finite_are_counted() -> None:
