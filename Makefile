@@ -12,7 +12,7 @@ help:  ## list the targets
 
 setup: $(READY)  ## make .venv with everything in it (PYTHON=... chooses the interpreter)
 
-demo: $(READY)  ## train a digits model, package it, promote it and ask it
+demo: $(READY)  ## train a digits model, package it, show it and ask it
 	@$(PY) examples/digits/demo.py
 
 test: $(READY)  ## run the tests (PYTEST_FLAGS=... adds to them)

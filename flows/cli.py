@@ -14,7 +14,7 @@ import click
 from flows.cli_doctor import doctor
 from flows.cli_predict import predict
 from flows.cli_registry import list_, show, verify
-from flows.command import json_option, print_json, registry_option, reporting_errors, show_progress
+from flows.command import json_option, print_json, registry_option, reporting_errors
 from flows.orchestrator import quiet_prefect
 from model_registry import __version__
 
@@ -60,27 +60,31 @@ def package(  # noqa: PLR0913, PLR0917 - an option a parameter is how click has 
     SOURCE is a .keras or .h5 file or a SavedModel directory, a path or an s3:// URI; it wins over
     the spec's.
     """
+    from flows.package_report import reuse_report
     from tasks.package_request import PackageRequest
     from tasks.packaging_run import begun_early
 
-    show_progress(quiet=as_json)
     with reporting_errors(as_json):
         request = PackageRequest(source, spec, name, registry, variants or ("native",), trust, force)
         if dry_run:
             _dry_run(request, as_json)
             return
-        with begun_early(request), quiet_prefect():
-            from flows.package_model import package_model
+        with begun_early(request) as run:
+            if run.begin().existing is not None:
+                report = reuse_report(run).as_json()  # at once: there is nothing that a flow would do
+            else:
+                with quiet_prefect():
+                    from flows.package_model import package_model
 
-            report = package_model(
-                source=source,
-                spec=spec,
-                name=name,
-                registry=registry,
-                variants=request.variants,
-                trust=trust,
-                force=force,
-            )
+                    report = package_model(
+                        source=source,
+                        spec=spec,
+                        name=name,
+                        registry=registry,
+                        variants=request.variants,
+                        trust=trust,
+                        force=force,
+                    )
         if as_json:
             print_json(report)
         else:

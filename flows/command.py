@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from flows.transfer_progress import showing_transfers
 from model_registry.errors import RejectedError, SlipwayError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -49,12 +50,13 @@ def print_json(document: Any) -> None:
 
 @contextlib.contextmanager
 def reporting_errors(as_json: bool) -> Iterator[None]:
-    """Turns an expected failure into a message and its exit code, never a traceback.
+    """Turns an expected failure into a message and its exit code, never a traceback; shows how far things are.
 
     A signal that asks for the end unwinds the command like Ctrl-C does, so that whatever it began is ended.
     """
+    show_progress(quiet=as_json)
     try:
-        with _unwinding():
+        with _unwinding(), showing_transfers(quiet=as_json):
             yield
     except SlipwayError as error:
         checks = [asdict(check) for check in error.blessing.checks] if isinstance(error, RejectedError) else []

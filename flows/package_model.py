@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
 from flows.artifacts import leave_artifacts
-from flows.package_report import PackageReport, StageTime
+from flows.package_report import PackageReport, StageTime, reuse_report
 from model_registry.errors import RejectedError
 from model_registry.servable import NATIVE, Blessing, Run
 from tasks.export import export_model_task
@@ -62,9 +62,8 @@ def package_model(
         begun = fetch_source_task(run)
         stages.append(_done("fetch", begun.seconds, f"{begun.described.uri}, {begun.described.bytes:,} bytes"))
         if begun.existing is not None:
-            version = begun.existing
-            logger.info("reused   %s:%s was made from the same input", version.model, version.version)
-            return leave_artifacts(PackageReport.of(run, version, stages, reused=True)).as_json()
+            logger.info("reused   %s:%s was made from the same input", begun.existing.model, begun.existing.version)
+            return leave_artifacts(reuse_report(run)).as_json()
 
         model, seconds = load_model_task(run)
         stages.append(_done("load", seconds, f"{model.kind}, {model.parameters:,} parameters, {model.precision}"))

@@ -106,3 +106,14 @@ class PackageReport:
     def as_json(self) -> dict[str, Any]:
         """Plain values, as `slipway package --json` prints them."""
         return asdict(self)
+
+
+def reuse_report(run: PackagingRun) -> PackageReport:
+    """The report of a run that found its version in the registry.
+
+    Args:
+        run: One whose lookup found an existing version.
+    """
+    found = run.begin()
+    assert found.existing is not None
+    return PackageReport.of(run, found.existing, [StageTime("fetch", found.seconds)], reused=True)

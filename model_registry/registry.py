@@ -21,6 +21,7 @@ from model_registry import paths
 from model_registry.errors import ConflictError, InvalidInputError, NotFoundError
 from model_registry.manifests import read_manifest
 from model_registry.paths import Reference
+from model_registry.progress import transferring
 from model_registry.publishing import Publisher, now
 from model_registry.servable import SCHEMA_VERSION, PayloadFile, ServableVersion
 from model_registry.storage import ObjectStore, open_store
@@ -159,7 +160,8 @@ class Registry:
         Raises:
             InvalidInputError: If the draft or a payload cannot be published.
             ConflictError: If this publisher was taken for dead and given up.
-            StorageError: If the store failed; nothing is committed then.
+            StorageError: If the store failed; nothing is committed then, or the message says that it
+                cannot be told. Transient only if calling again can succeed, and makes no second version.
         """
         return Publisher(self.store, draft, payloads, lease=self._lease).publish(force=force)
 
@@ -196,10 +198,12 @@ class Registry:
         Returns:
             What is wrong, by variant and path; empty if nothing is.
         """
-        problems = [problem for variant in version.variants for problem in self._verify(version, variant.name)]
+        total = sum(variant.bytes for variant in version.variants)
+        with transferring(f"verify {version.model}:{version.version}", total) as advance:
+            problems = [item for variant in version.variants for item in self._verify(version, variant.name, advance)]
         return sorted(problems, key=lambda problem: (problem.variant, problem.path))
 
-    def _verify(self, version: ServableVersion, name: str) -> Iterator[Problem]:
+    def _verify(self, version: ServableVersion, name: str, advance: Callable[[int], None]) -> Iterator[Problem]:
         variant = version.variant(name)
         expected = {file.path: file for file in variant.files} if variant else {}
         prefix = paths.payload(version.model, name, version.version)
@@ -214,17 +218,19 @@ class Registry:
                 readable.append(path)
             else:
                 yield Problem(name, path, "size", f"{expected[path].bytes} bytes", f"{present[path]} bytes")
-        for path, found in zip(readable, _in_parallel(partial(self._digest, prefix), readable), strict=True):
+        for path, found in zip(readable, _in_parallel(partial(self._digest, prefix, advance), readable), strict=True):
             if found is None:
                 yield Problem(name, path, "missing", f"{expected[path].bytes} bytes", "")
             elif found.sha256 != expected[path].sha256:
                 yield Problem(name, path, "digest", expected[path].sha256, found.sha256)
 
-    def _digest(self, prefix: str, path: str) -> PayloadFile | None:
+    def _digest(self, prefix: str, advance: Callable[[int], None], path: str) -> PayloadFile | None:
         try:
-            return self.store.digest(prefix + path)
+            found = self.store.digest(prefix + path)
         except NotFoundError:
             return None
+        advance(found.bytes)
+        return found
 
     def _no_such_version(self, reference: Reference, outcome: Outcome) -> NotFoundError:
         model = reference.model

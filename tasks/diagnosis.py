@@ -212,7 +212,7 @@ def _registry(url: str | None) -> Iterable[Finding]:
 
 
 def _docker() -> Iterable[Finding]:
-    hint = "only `server: docker` in a spec and some tests need a Docker engine"
+    hint = "nothing in this version needs one"
     try:
         import docker
         import docker.constants

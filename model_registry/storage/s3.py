@@ -26,6 +26,7 @@ from botocore.exceptions import ClientError
 from model_registry.errors import ConflictError, NotFoundError, SlipwayError, StorageError
 from model_registry.paths import STAGING, check_key, check_prefix
 from model_registry.payload import hash_file
+from model_registry.progress import transferring
 from model_registry.servable import PayloadFile
 from model_registry.storage.base import ObjectInfo, StoredObject
 from model_registry.storage.s3_client import BACKEND_ERRORS, TRANSFER, connect
@@ -133,7 +134,11 @@ class S3Store:
         with _translated(self.uri_of(check_prefix(prefix))):
             if self._s3.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, MaxKeys=1).get("Contents"):
                 raise ConflictError(f"something lies at {self.uri_of(prefix)} already")
-            with closing(Uploads(self._s3, self._bucket)) as uploads, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            with (
+                transferring(f"upload to {self.uri_of(prefix)}", sum(file.bytes for file in files)) as advance,
+                closing(Uploads(self._s3, self._bucket, advance)) as uploads,
+                ThreadPoolExecutor(_FILES_AT_ONCE) as pool,
+            ):
                 stages = (files[:1], files[1:-1], files[1:][-1:])
                 for stage in stages:
                     jobs = [
@@ -151,8 +156,11 @@ class S3Store:
         """Downloads an object in parts, side by side, and hashes what arrived in the file."""
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            with _translated(self.uri_of(key)):
-                self._s3.download_file(**self._at(key), Filename=str(destination), Config=TRANSFER)
+            with (
+                transferring(f"download of {self.uri_of(key)}", self.head(key).size) as advance,
+                _translated(self.uri_of(key)),
+            ):
+                self._s3.download_file(**self._at(key), Filename=str(destination), Config=TRANSFER, Callback=advance)
             with open(destination, "rb", buffering=0) as file:
                 os.fsync(file.fileno())
                 return hash_file(file, destination.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,9 +24,17 @@ if TYPE_CHECKING:
 class Uploads:
     """Uploads that share ten threads and a bounded number of parts in memory, however many files there are."""
 
-    def __init__(self, client: S3Client, bucket: str) -> None:
+    def __init__(self, client: S3Client, bucket: str, advance: Callable[[int], None]) -> None:
+        """Starts the threads.
+
+        Args:
+            client: Whose requests they make.
+            bucket: Where everything goes.
+            advance: Called with the number of bytes that were read to be sent.
+        """
         self._manager: TransferManager = create_transfer_manager(client, TRANSFER)
         self._bucket = bucket
+        self._advance = advance
 
     def close(self) -> None:
         """Ends the threads."""
@@ -35,7 +44,7 @@ class Uploads:
         """Uploads one file and holds what was sent against its digest."""
         try:
             with open_file(source, file.path) as opened:
-                reader = _HashingReader(opened)
+                reader = _HashingReader(opened, self._advance)
                 body: Any = reader
                 self._manager.upload(body, self._bucket, key, subscribers=[_KnownSize(file.bytes)]).result()
         except InvalidInputError as error:
@@ -51,8 +60,9 @@ class Uploads:
 class _HashingReader:
     """A file that can only be read once from front to back, so that what is hashed is what is sent."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
         self._file = file
+        self._advance = advance
         self.digest = hashlib.sha256()
         self.size = 0
 
@@ -60,6 +70,7 @@ class _HashingReader:
         data = self._file.read(amount)
         self.digest.update(data)
         self.size += len(data)
+        self._advance(len(data))
         return data
 
 
