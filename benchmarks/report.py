@@ -15,8 +15,9 @@ Written by `make bench`; do not edit. Ratios within one run count, seconds are t
 - Measured: {date}, {machine}; medians of {rounds} rounds, the ways alternating.
 - The straight script (benchmarks/straight.py) imports TensorFlow, loads, exports the same way, runs one
   `saved_model_cli run` in a process, and copies the directory. Slipway adds: hashing, a process without
-  network, warm-up records, `saved_model_cli show` and `scan`, a replay of every record, parity with the Keras
-  model, publishing with a manifest, and a Prefect flow run. The benchmark fails if a check was left out.
+  network, warm-up records, `saved_model_cli show` and `scan`, a look at every op, a replay of every record,
+  parity with the Keras model, publishing with a manifest, and a Prefect flow run. The benchmark fails if a
+  check was left out.
 - No GPU and no TensorRT took part in any of this.
 
 | what | measured | target | met | detail |

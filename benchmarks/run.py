@@ -35,6 +35,7 @@ EXPECTED_CHECKS = (
     "signatures",
     "saved_model_cli show",
     "saved_model_cli scan",
+    "ops",
     "saved_model_cli run",
     "warm-up replay",
     "parity/serving_default/",
