@@ -41,6 +41,7 @@ def test_a_line_is_logged_only_once_in_a_while(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
+    monkeypatch.setattr(logging.getLogger("slipway"), "propagate", True)  # Prefect's own set-up turns it off
     monkeypatch.setattr("flows.transfer_progress.time.monotonic", lambda: now)
     lines = Lines()
     with caplog.at_level(logging.INFO, "slipway"):
