@@ -17,14 +17,11 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
 from flows.transfer_progress import showing_transfers
 from model_registry.errors import RejectedError, SlipwayError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def registry_option(command: Command) -> Command:

@@ -19,6 +19,7 @@ from model_registry.errors import FormatError
 SCHEMA_VERSION = 1
 NATIVE = "native"
 
+SourceFormat = Literal["keras", "h5", "saved_model"]
 Method = Literal["predict", "classify", "regress"]
 Measure = float | int | str | dict[str, float]
 
@@ -132,7 +133,7 @@ class Source:
     """
 
     uri: str
-    format: Literal["keras", "h5", "saved_model"]
+    format: SourceFormat
     sha256: str
     bytes: int
 

@@ -12,13 +12,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from model_registry.errors import InvalidInputError
 from model_registry.keras_archive import CONFIG, check_keras_archive
-from model_registry.servable import PayloadFile, Source, Variant
-
-SourceFormat = Literal["keras", "h5", "saved_model"]
+from model_registry.servable import PayloadFile, Source, SourceFormat, Variant
 
 _CHUNK = 1 << 20
 _MAX_DEPTH = 32  # a SavedModel has two levels; its assets rarely more

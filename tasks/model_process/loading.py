@@ -9,7 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import keras
@@ -17,6 +17,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from model_registry.errors import InvalidInputError
+from model_registry.servable import SourceFormat
 from tasks.model_process import inspecting
 from tasks.model_process.error_lines import reason
 
@@ -24,8 +25,6 @@ from tasks.model_process.error_lines import reason
 _STATE_IN_GRAPH = frozenset(
     {"Variable", "VariableV2", "HashTable", "HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2"}
 )
-
-SourceFormat = Literal["keras", "h5", "saved_model"]
 
 
 def load(

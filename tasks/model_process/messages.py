@@ -8,15 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from model_registry.servable import Check, Signature
+from model_registry.servable import Check, Signature, SourceFormat
 
 PREPARE: Final = "prepare"
 VALIDATE: Final = "validate"
 PREDICT: Final = "predict"
 SURVEY: Final = "survey"
 Role = Literal["prepare", "validate", "predict", "survey"]
-
-SourceFormat = Literal["keras", "h5", "saved_model"]
 
 
 @dataclass(frozen=True)

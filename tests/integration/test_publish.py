@@ -14,11 +14,9 @@ from model_registry.errors import ConflictError, StorageError
 from model_registry.payload import payload_files
 from model_registry.registry import Registry
 from model_registry.servable import ServableVersion, Variant
-from model_registry.storage import ObjectStore, open_store
-from model_registry.storage.memory import MemoryStore
+from model_registry.storage import ObjectStore
 from model_registry.transitions import Claim, Tombstone
 from tests.support.drafts import make_draft, make_payload
-from tests.support.fixtures_s3 import Bucket
 from tests.support.publishers import (
     SlowStore,
     outcome_of,
@@ -30,16 +28,6 @@ from tests.support.publishers import (
 )
 
 _LEASE = 2.0
-
-
-@pytest.fixture(params=["memory", "local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "local":
-        return open_store(str(tmp_path / "registry"))
-    bucket: Bucket = request.getfixturevalue("s3_bucket")
-    return open_store(bucket.url)
 
 
 def test_many_publishers_get_consecutive_numbers(store: ObjectStore, tmp_path: Path) -> None:

@@ -15,26 +15,14 @@ from model_registry.errors import StorageError
 from model_registry.payload import payload_files
 from model_registry.registry import Registry
 from model_registry.servable import Variant
-from model_registry.storage import ObjectStore, open_store
-from model_registry.storage.memory import MemoryStore
+from model_registry.storage import ObjectStore
 from model_registry.transitions import Tombstone
 from tests.support.drafts import make_draft, make_payload
 from tests.support.failing_stores import FailingCommits, IntrudedUploads, OvertakenClaims, UnheardRenewal
-from tests.support.fixtures_s3 import Bucket
 from tests.support.publishers import SlowStore, outcome_of, payload_keys, publish, renewals_of, wait_until
 
 _LEASE = 2.0
 _FOREIGN = f"{paths.payload('digits', 'native', 1)}saved_model.pb"
-
-
-@pytest.fixture(params=["memory", "local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "memory":
-        return MemoryStore()
-    if request.param == "local":
-        return open_store(str(tmp_path / "registry"))
-    bucket: Bucket = request.getfixturevalue("s3_bucket")
-    return open_store(bucket.url)
 
 
 @pytest.fixture
