@@ -7,9 +7,9 @@ from pathlib import Path
 
 from model_registry.errors import InvalidInputError
 from model_registry.paths import check_key
-from model_registry.storage.base import ObjectInfo, ObjectStore, StoredObject
+from model_registry.storage.base import Leftover, ObjectInfo, ObjectStore, StoredObject
 
-__all__ = ["ObjectInfo", "ObjectStore", "StoredObject", "open_store"]
+__all__ = ["Leftover", "ObjectInfo", "ObjectStore", "StoredObject", "open_store"]
 
 
 def open_store(url: str) -> ObjectStore:

@@ -5,6 +5,7 @@ Rules every implementation keeps (tests/integration/test_storage_contract.py hol
 - `put_new` creates or raises ConflictError, and `put_if_match` swaps or raises ConflictError, whole
   and durable, with one winner however many race. A lost response is settled by reading back: if the
   key holds the very bytes, the write won. Callers therefore put a write id into what they write.
+  What that leaves open is a transient StorageError.
 - A reader never sees part of an object.
 - Errors of a backend's own never leave it: NotFoundError, ConflictError or StorageError do.
 - Ages are told by the store's own clock, never by ours.
@@ -47,6 +48,21 @@ class ObjectInfo:
     """
 
     key: str
+    size: int
+    age: float
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What an interrupted write left behind, of which no object came.
+
+    Attributes:
+        name: How the store knows it; a person can tell from it where it lies, but it is no key.
+        size: In bytes.
+        age: Seconds since it was last written to, by the store's clock.
+    """
+
+    name: str
     size: int
     age: float
 
@@ -100,7 +116,8 @@ class ObjectStore(Protocol):
     def download(self, key: str, destination: Path) -> PayloadFile:
         """Streams an object to a file and returns its size and digest as they arrived.
 
-        The destination's directories are made. `path` in the answer is the destination's name.
+        The destination's directories are made. `path` in the answer is the destination's name. Who needs the
+        file to outlast a loss of power flushes it to the disk.
         """
 
     def digest(self, key: str) -> PayloadFile:
@@ -111,6 +128,18 @@ class ObjectStore(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes objects; those that are gone already do not matter."""
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """What interrupted writes left behind, and what those under way hold: their ages tell them apart.
+
+        No listing shows them, and they are paid for: temporary files, unfinished multipart uploads.
+        """
+
+    def discard(self, leftover: Leftover) -> None:
+        """Removes exactly this leftover. One that is gone already does not matter."""
+
+    def in_use(self, run: str) -> bool:
+        """Whether a living process has the `workspace` of a run below this store's `staging/`."""
 
     def workspace(self, run: str) -> AbstractContextManager[Path]:
         """An empty directory, mode 0700, for a run's work; removed at the end, whatever happens.

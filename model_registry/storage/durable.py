@@ -117,6 +117,43 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def link(temporary: Path, path: Path) -> None:
+    """Gives a file a second name, which nothing has yet.
+
+    NFS sends a request again whose answer was lost, and the server may then say that the first made it fail.
+
+    Raises:
+        FileExistsError: If something else has the name.
+    """
+    ours = temporary.lstat()
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if not _is_at(path, ours):
+            raise
+
+
+def rename(source: Path, target: Path) -> None:
+    """Renames a file or a directory; knows, as `link` does, a request of its own that was sent again.
+
+    Raises:
+        FileNotFoundError: If there is no source, or no directory for the target.
+    """
+    ours = source.lstat()
+    try:
+        source.rename(target)
+    except FileNotFoundError:
+        if not _is_at(target, ours):
+            raise
+
+
+def _is_at(path: Path, ours: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), ours)
+    except FileNotFoundError:
+        return False
+
+
 def sync_directory(directory: Path) -> None:
     """Flushes a directory's names to the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -11,25 +11,25 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
+from model_registry.errors import ConflictError, NotFoundError, StorageError
 from model_registry.paths import STAGING, TEMPORARY, check_key, check_prefix
-from model_registry.payload import hash_file, hash_files, open_file, walk_files
+from model_registry.payload import hash_file
 from model_registry.servable import PayloadFile
-from model_registry.storage.base import ObjectInfo, StoredObject
+from model_registry.storage.base import Leftover, ObjectInfo, StoredObject
 from model_registry.storage.durable import (
     ATTEMPTS,
     copy_durably,
+    link,
     make_directories,
-    prepare_tree,
     remove_directory,
     remove_empty,
+    rename,
     sync_directory,
     temporary_name,
     translated,
@@ -37,6 +37,10 @@ from model_registry.storage.durable import (
     written_beside,
 )
 from model_registry.storage.file_clock import FileClock
+from model_registry.storage.local_leftovers import find_leftovers, remove_leftover
+from model_registry.storage.local_links import is_linked, refuse_links
+from model_registry.storage.local_trees import move_tree
+from model_registry.storage.local_workspace import is_held, workspace_at
 
 _LOCK = f"{TEMPORARY}lock"
 
@@ -86,10 +90,10 @@ class LocalStore:
 
     def put_new(self, key: str, data: bytes) -> str:
         """Creates a document."""
-        path = self._path(key)
+        path = self._target(key)
         with translated(path), written_beside(path, data) as temporary:
             try:
-                os.link(temporary, path)
+                link(temporary, path)
             except FileExistsError:
                 raise ConflictError(f"{key} exists already") from None
             except OSError as error:
@@ -103,8 +107,8 @@ class LocalStore:
         return _etag(data)
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> str:
-        """Replaces the document that has this etag."""
-        path = self._path(key)
+        """Replaces the document that has this etag; where that is a link, the link itself."""
+        path = self._target(key)
         with translated(path), self._locked():
             try:
                 found = _etag(path.read_bytes())
@@ -113,7 +117,7 @@ class LocalStore:
             if found != etag:
                 raise ConflictError(f"{key} was changed by somebody else")
             with written_beside(path, data) as temporary:
-                temporary.rename(path)
+                rename(temporary, path)
                 sync_directory(path.parent)
         return _etag(data)
 
@@ -130,25 +134,9 @@ class LocalStore:
 
     def upload_tree(self, source: Path, prefix: str, files: Sequence[PayloadFile]) -> None:
         """Moves a directory to a prefix by one rename; from another file system it is copied first."""
-        target = self._path(prefix.rstrip("/"))
+        target = self._target(prefix.rstrip("/"))
         with translated(target):
-            _verify_tree(source, files)
-            for _ in range(ATTEMPTS):
-                make_directories(target.parent)
-                try:
-                    self._move(source, target, files)
-                    break
-                except FileNotFoundError:  # the parent, unless the source itself is gone
-                    if not source.is_dir():
-                        raise
-                except OSError as error:
-                    # Linux replaces an empty directory and nothing else.
-                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(target):
-                        raise ConflictError(f"something lies at {target} already") from None
-                    raise
-            else:
-                raise StorageError(f"{target.parent} keeps vanishing", transient=True)
-            sync_directory(target.parent)
+            move_tree(source, target, files)
 
     def download(self, key: str, destination: Path) -> PayloadFile:
         """Copies an object to a file outside the registry."""
@@ -157,13 +145,15 @@ class LocalStore:
             return copy_durably(file, destination, destination.name)
 
     def digest(self, key: str) -> PayloadFile:
-        """Size and SHA-256 of an object."""
+        """Size and SHA-256 of an object; one that is or lies beyond a symbolic link is not there."""
+        if is_linked(self._root, check_key(key)):
+            raise _not_found(key)
         with self._open(key) as file, translated(self._path(key)):
             return hash_file(file, key)
 
     def copy(self, source: str, destination: str) -> None:
         """Copies an object; a file that is there is replaced."""
-        path = self._path(destination)
+        path = self._target(destination)
         with self._open(source) as file, translated(path):
             for _ in range(ATTEMPTS):
                 make_directories(path.parent)
@@ -178,35 +168,48 @@ class LocalStore:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes files, and the directories that are empty then: a server would take one for a version."""
-        for key in keys:
-            path = self._path(key)
-            if not path.is_file():
-                continue
-            with translated(path), self._locked():
-                path.unlink(missing_ok=True)
+        for path in [self._target(key) for key in keys]:
+            with translated(path):
+                if not path.is_symlink() and not path.is_file():
+                    continue
+                with self._locked():
+                    path.unlink(missing_ok=True)
             for parent in path.parents:
                 if parent == self._root or not remove_directory(parent):
                     break
 
-    @contextmanager
-    def workspace(self, run: str) -> Iterator[Path]:
+    def leftovers(self) -> Iterator[Leftover]:
+        """Temporary files and directories, wherever they lie below the root."""
+        with translated(self._root):
+            yield from find_leftovers(self._root, self._clock)
+
+    def discard(self, leftover: Leftover) -> None:
+        """Removes a temporary file or directory."""
+        with translated(self._root / leftover.name):
+            remove_leftover(self._root, leftover, self._clock)
+
+    def in_use(self, run: str) -> bool:
+        """Whether a living process, of this machine or another, has the workspace of a run."""
+        directory = self._path(f"{STAGING}{run}")
+        with translated(directory):
+            return is_held(directory)
+
+    def workspace(self, run: str) -> AbstractContextManager[Path]:
         """A directory below staging/, on the registry's own file system so that a rename publishes it.
 
         Raises:
             ConflictError: If a process that still lives has the workspace of this run.
         """
-        directory = self._path(f"{STAGING}{run}")
-        with translated(directory):
-            made, lock = _make_workspace(directory)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
-            os.close(lock)
-            remove_empty((directory.parent, *made))  # whoever is last, and not only who made it
+        return workspace_at(self._target(f"{STAGING}{run}"))
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
+
+    def _target(self, key: str) -> Path:
+        """The path of what is to be written or deleted."""
+        path = self._path(key)
+        refuse_links(self._root, key)
+        return path
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -230,7 +233,8 @@ class LocalStore:
     def _locked(self) -> Iterator[None]:
         """Keeps all other swaps out, of this process and of others; the kernel frees a dead process's lock."""
         try:
-            descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._root / _LOCK, flags, 0o666)
         except FileNotFoundError:  # no root, so no document either
             raise ConflictError(f"nothing lies at {self._root}") from None
         try:
@@ -239,45 +243,18 @@ class LocalStore:
         finally:
             os.close(descriptor)
 
-    def _move(self, source: Path, target: Path, files: Sequence[PayloadFile]) -> None:
-        # Made by tempfile, a directory can be entered by its owner alone, and a server is somebody else.
-        mode = stat.S_IMODE(target.parent.stat().st_mode)
-        for folder, _, _ in os.walk(source, topdown=False):  # other stores have no empty ones, and deleting leaves them
-            remove_directory(Path(folder))
-        prepare_tree(source, mode)
-        try:
-            source.rename(target)
-            return
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-        beside = target.with_name(f"{TEMPORARY}{target.name}.tmp")
-        shutil.rmtree(beside, ignore_errors=True)  # of an earlier attempt that was killed
-        try:
-            for file in files:
-                (beside / file.path).parent.mkdir(parents=True, exist_ok=True)
-                with open_file(source, file.path) as opened:
-                    arrived = copy_durably(opened, beside / file.path, file.path)
-                if arrived != file:
-                    raise StorageError(f"{source / file.path} changed while it was copied")
-            prepare_tree(beside, mode)
-            beside.rename(target)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
-
     def _entries(self, prefix: str) -> Iterator[tuple[str, bool]]:
         """Names one level below, a directory's with its slash, in the order of the keys below them."""
         try:
             with self._reading(prefix), os.scandir(self._root / prefix) as entries:
-                found = [
-                    (f"{entry.name}/" if entry.is_dir() else entry.name, entry.is_dir())
+                kinds = {
+                    entry.name: entry.is_dir(follow_symlinks=False)
                     for entry in entries
                     if not entry.name.startswith(TEMPORARY)
-                ]
+                }
         except NotFoundError:
             return
-        yield from sorted(found)
+        yield from sorted((f"{name}/" if is_directory else name, is_directory) for name, is_directory in kinds.items())
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
         for name, is_directory in self._entries(prefix):
@@ -287,8 +264,15 @@ class LocalStore:
             key = f"{prefix}{name}"
             with suppress(NotFoundError):  # deleted since
                 with self._reading(key):
-                    found = (self._root / key).stat()
+                    found = _of_object(self._root / key)
                 yield ObjectInfo(key, found.st_size, self._clock.age(found))
+
+
+def _of_object(path: Path) -> os.stat_result:
+    """What a listing tells of a file, or of a link to one; of a link to anything else, the link."""
+    if path.is_symlink() and not path.is_file():
+        return path.lstat()
+    return path.stat()
 
 
 def _not_found(key: str) -> NotFoundError:
@@ -297,49 +281,3 @@ def _not_found(key: str) -> NotFoundError:
 
 def _etag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _make_workspace(directory: Path) -> tuple[tuple[Path, ...], int]:
-    """Makes the directory, empty and locked; answers with the parents that were made, and the lock."""
-    for _ in range(ATTEMPTS):
-        made = make_directories(directory.parent)
-        try:
-            with suppress(FileExistsError):
-                directory.mkdir(mode=0o700)
-            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(lock), directory.stat()):
-                raise FileNotFoundError(directory)  # its last holder removed it while we waited
-            for entry in os.scandir(directory):  # of an earlier attempt of this run that was killed
-                _remove_entry(entry)
-            directory.chmod(0o700)
-        except FileNotFoundError:
-            os.close(lock)
-            continue
-        except OSError as error:
-            os.close(lock)
-            if error.errno == errno.EWOULDBLOCK:
-                raise ConflictError(f"{directory} is in use by another process of the same run") from None
-            raise
-        return made, lock
-    raise StorageError(f"{directory.parent} keeps vanishing", transient=True)
-
-
-def _remove_entry(entry: os.DirEntry[str]) -> None:
-    if entry.is_dir(follow_symlinks=False):
-        shutil.rmtree(entry)
-    else:
-        Path(entry).unlink()
-
-
-def _verify_tree(source: Path, files: Sequence[PayloadFile]) -> None:
-    """Refuses a directory that is not exactly `files`: the rename would publish whatever else lies in it."""
-    try:
-        found = hash_files(source, sorted(walk_files(source)))
-    except InvalidInputError as error:
-        raise StorageError(error.message, hint=error.hint) from error
-    if different := {file.path for file in {*found} ^ {*files}}:
-        raise StorageError(f"{source} changed after it was hashed: {', '.join(sorted(different)[:5])}")

@@ -15,7 +15,7 @@ from model_registry.errors import ConflictError, InvalidInputError, NotFoundErro
 from model_registry.paths import check_key, check_prefix
 from model_registry.payload import open_file
 from model_registry.servable import PayloadFile
-from model_registry.storage.base import ObjectInfo, StoredObject
+from model_registry.storage.base import Leftover, ObjectInfo, StoredObject
 
 
 class MemoryStore:
@@ -117,6 +117,18 @@ class MemoryStore:
         with self._lock:
             for key in checked:
                 self._objects.pop(key, None)
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """None: nothing is written by halves."""
+        return iter(())
+
+    def discard(self, leftover: Leftover) -> None:
+        """Nothing to do."""
+
+    def in_use(self, run: str) -> bool:
+        """No workspace lies in memory."""
+        check_key(run)
+        return False
 
     @contextmanager
     def workspace(self, run: str) -> Iterator[Path]:

@@ -11,9 +11,10 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
-from model_registry.errors import ConflictError, StorageError
+from model_registry.errors import ConflictError, SlipwayError, StorageError
 from model_registry.paths import staging
 from model_registry.storage.base import ObjectStore
 
@@ -27,45 +28,50 @@ def check_conditional_writes(store: ObjectStore, *, rounds: int = ROUNDS) -> Non
 
     Args:
         store: Which to try.
-        rounds: How many races of `WRITERS` threads to run, of either kind.
+        rounds: How many races of `WRITERS` threads to run, of either kind; 0 only tries one write after another.
 
     Raises:
         StorageError: If the store cannot be reached, or two writers could overwrite each other on it.
     """
     prefix = staging(f"doctor-{secrets.token_hex(6)}")
     key = f"{prefix}document"
-    races = [f"{prefix}race-{number}" for number in range(rounds)]
+    written = [key]
     try:
-        etag = _made(partial(_create, store, key), "creating a new object (If-None-Match: *)")
-        _refused(partial(_create, store, key), "If-None-Match: *, so creating an object that exists succeeds")
+        etag = _made(store, partial(_create, store, key), "creating a new object (If-None-Match: *)")
+        _refused(store, partial(_create, store, key), "If-None-Match: *, so creating an object that exists succeeds")
         # Of the same form as a right one: some servers pass over what they cannot parse.
         wrong = re.sub("[0-9a-zA-Z]", "0", etag)
-        _refused(partial(_swap, store, key, wrong), "If-Match, so swapping with a wrong ETag succeeds")
-        _made(partial(_swap, store, key, etag), "swapping with the right ETag (If-Match)")
-        _refused(partial(_swap, store, key, etag), "If-Match, so swapping with an old ETag succeeds")
-        for race in races:
-            _one_winner(partial(_create, store, race), "create the same object")
-            _one_winner(partial(_swap, store, race, store.get(race).etag), "swap the same object")
-    finally:
-        store.delete([key, *races])
+        _refused(store, partial(_swap, store, key, wrong), "If-Match, so swapping with a wrong ETag succeeds")
+        _made(store, partial(_swap, store, key, etag), "swapping with the right ETag (If-Match)")
+        _refused(store, partial(_swap, store, key, etag), "If-Match, so swapping with an old ETag succeeds")
+        for number in range(rounds):
+            race = f"{prefix}race-{number}"
+            written.append(race)
+            _one_winner(store, partial(_create, store, race), "create the same object")
+            _one_winner(store, partial(_swap, store, race, store.get(race).etag), "swap the same object")
+    except BaseException:
+        with suppress(SlipwayError):  # what went wrong first is what to tell
+            store.delete(written)
+        raise
+    store.delete(written)
 
 
-def _made(write: Callable[[], str], what: str) -> str:
+def _made(store: ObjectStore, write: Callable[[], str], what: str) -> str:
     try:
         return write()
     except ConflictError:
-        raise StorageError(f"the store refuses {what}", hint=_HINT) from None
+        raise _unsafe(store, f"the store refuses {what}") from None
 
 
-def _refused(write: Callable[[], str], condition: str) -> None:
+def _refused(store: ObjectStore, write: Callable[[], str], condition: str) -> None:
     try:
         write()
     except ConflictError:
         return
-    raise StorageError(f"the store ignores {condition}: two writers could overwrite each other", hint=_HINT)
+    raise _unsafe(store, f"the store ignores {condition}: two writers could overwrite each other")
 
 
-def _one_winner(write: Callable[[], str], what: str) -> None:
+def _one_winner(store: ObjectStore, write: Callable[[], str], what: str) -> None:
     barrier = threading.Barrier(WRITERS)
 
     def run(_: int) -> bool:
@@ -79,7 +85,11 @@ def _one_winner(write: Callable[[], str], what: str) -> None:
     with ThreadPoolExecutor(WRITERS) as pool:
         winners = sum(pool.map(run, range(WRITERS)))
     if winners != 1:
-        raise StorageError(f"{WRITERS} writers at once {what}, and {winners} of them win: expected 1", hint=_HINT)
+        raise _unsafe(store, f"{WRITERS} writers at once {what}, and {winners} of them win: expected 1")
+
+
+def _unsafe(store: ObjectStore, what: str) -> StorageError:
+    return StorageError(f"{store.uri}: {what}", hint=_HINT)
 
 
 def _create(store: ObjectStore, key: str) -> str:

@@ -6,40 +6,41 @@ with conditions, and payloads plainly. The AWS_* variables and files that every 
 
 from __future__ import annotations
 
-import os
-import random
-import secrets
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from botocore.exceptions import ClientError
 
-from model_registry.errors import ConflictError, NotFoundError, SlipwayError, StorageError
-from model_registry.paths import STAGING, check_key, check_prefix
+from model_registry.errors import ConflictError, NotFoundError, StorageError
+from model_registry.paths import check_key, check_prefix
 from model_registry.payload import hash_file
 from model_registry.progress import transferring
 from model_registry.servable import PayloadFile
-from model_registry.storage.base import ObjectInfo, StoredObject
+from model_registry.storage.base import Leftover, ObjectInfo, StoredObject
+from model_registry.storage.probe import check_conditional_writes
 from model_registry.storage.s3_client import BACKEND_ERRORS, TRANSFER, connect
-from model_registry.storage.s3_errors import status_of, translate
+from model_registry.storage.s3_clock import age_by
+from model_registry.storage.s3_downloads import Download
+from model_registry.storage.s3_errors import translate
+from model_registry.storage.s3_leftovers import end_upload, find_uploads
+from model_registry.storage.s3_retries import resend_damaged
 from model_registry.storage.s3_uploads import Uploads
+from model_registry.storage.s3_writes import pause, write
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from mypy_boto3_s3.client import S3Client
 
 _FILES_AT_ONCE = 8
-_ATTEMPTS = 8  # of a write that met another (409), and of a body that broke off
+_TRIES = 5  # of a request
+_ATTEMPTS = 8  # where a body broke off
 _DELETE_BATCH = 1000  # what DeleteObjects takes
 
 _Answer = TypeVar("_Answer")
@@ -69,38 +70,29 @@ class S3Store:
         return f"s3://{self._bucket}/{self._prefix}{key}"
 
     def check(self, *, writing: bool = True) -> None:
-        """Lists; for `writing` writes an object, holds the server to its conditions, and removes the object.
+        """Lists; for `writing` holds the server to the conditions of a write, and leaves nothing behind.
 
         Raises:
             StorageError: Within half a minute, also if the endpoint swallows everything.
         """
         with _translated(self.uri):
-            client = connect(attempts=2, read_timeout=8)
+            client = connect(attempts=2, read_timeout=6)
             client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
-        if not writing:
-            return
-        probe = S3Store(self._bucket, self._prefix.rstrip("/"), client=client)
-        key = f"{STAGING}check-{secrets.token_hex(8)}"
-        etag = probe.put_new(key, b"1")
-        try:
-            if not _refused(lambda: probe.put_new(key, b"2")):
-                raise self._untrustworthy("ignores If-None-Match")
-            if not _refused(lambda: probe.put_if_match(key, b"2", '"00000000000000000000000000000000"')):
-                raise self._untrustworthy("ignores If-Match")
-            if _refused(lambda: probe.put_if_match(key, b"3", etag)):
-                raise self._untrustworthy("refuses If-Match with the right ETag")
-        finally:
-            probe.delete([key])
+        if writing:
+            hasty = S3Store(self._bucket, self._prefix.rstrip("/"), client=client)
+            check_conditional_writes(hasty, rounds=0)
 
     def get(self, key: str) -> StoredObject:
         """Reads a document."""
-        return self._streamed(key, lambda body, found: StoredObject(body.read(), found["ETag"], _age(found)))
+        return self._streamed(
+            key, lambda body, found: StoredObject(body.read(), found["ETag"], age_by(found, found["LastModified"]))
+        )
 
     def head(self, key: str) -> ObjectInfo:
         """Tells size and age."""
         with _translated(self.uri_of(key)):
             found = self._s3.head_object(**self._at(key))
-        return ObjectInfo(key, found["ContentLength"], _age(found))
+        return ObjectInfo(key, found["ContentLength"], age_by(found, found["LastModified"]))
 
     def put_new(self, key: str, data: bytes) -> str:
         """Creates a document."""
@@ -113,11 +105,10 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below a prefix, sorted by key."""
         for page in self._pages(prefix):
-            now = _date(page)
             for found in page.get("Contents", []):
                 # Consoles draw folders as empty objects whose names end in a slash.
                 if not found["Key"].endswith("/"):
-                    age = _seconds(now, found["LastModified"])
+                    age = age_by(page, found["LastModified"])
                     yield ObjectInfo(found["Key"][len(self._prefix) :], found["Size"], age)
 
     def list_children(self, prefix: str) -> Iterator[str]:
@@ -142,7 +133,7 @@ class S3Store:
                 stages = (files[:1], files[1:-1], files[1:][-1:])
                 for stage in stages:
                     jobs = [
-                        pool.submit(uploads.upload, source, file, f"{self._prefix}{check_key(prefix + file.path)}")
+                        pool.submit(self._upload, uploads, source, file, check_key(prefix + file.path))
                         for file in stage
                     ]
                     try:
@@ -153,19 +144,12 @@ class S3Store:
                             job.cancel()
 
     def download(self, key: str, destination: Path) -> PayloadFile:
-        """Downloads an object in parts, side by side, and hashes what arrived in the file."""
+        """Downloads an object and hashes what arrived in the file."""
+        progress = partial(transferring, f"download of {self.uri_of(key)}")
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                transferring(f"download of {self.uri_of(key)}", self.head(key).size) as advance,
-                _translated(self.uri_of(key)),
-            ):
-                self._s3.download_file(**self._at(key), Filename=str(destination), Config=TRANSFER, Callback=advance)
-            with open(destination, "rb", buffering=0) as file:
-                os.fsync(file.fileno())
-                return hash_file(file, destination.name)
+            return Download(partial(self._streamed, key), progress).to(destination)
         except OSError as error:
-            destination.unlink(missing_ok=True)
             raise StorageError(f"{destination} cannot be written: {error.strerror or error}") from error
 
     def digest(self, key: str) -> PayloadFile:
@@ -183,11 +167,26 @@ class S3Store:
         while batch := [*islice(remaining, _DELETE_BATCH)]:
             with _translated(self.uri):
                 answer = self._s3.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch]}
                 )
                 if errors := answer.get("Errors"):
                     code, said = errors[0].get("Code", ""), errors[0].get("Message", "")
                     raise ClientError({"Error": {"Code": code, "Message": said}}, "DeleteObjects")
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """Unfinished multipart uploads."""
+        with _translated(self.uri):
+            yield from find_uploads(self._s3, self._bucket, self._prefix)
+
+    def discard(self, leftover: Leftover) -> None:
+        """Ends a multipart upload."""
+        with _translated(self.uri_of(leftover.name)):
+            end_upload(self._s3, self._bucket, self._prefix, leftover)
+
+    def in_use(self, run: str) -> bool:
+        """No workspace lies in the bucket."""
+        check_key(run)
+        return False
 
     @contextmanager
     def workspace(self, run: str) -> Iterator[Path]:
@@ -203,17 +202,26 @@ class S3Store:
     def _s3(self) -> S3Client:
         with self._making, _translated(self.uri):
             if self._client is None:
-                self._client = connect(attempts=5, read_timeout=60)
+                self._client = resend_damaged(connect(attempts=_TRIES, read_timeout=60), attempts=_TRIES)
             return self._client
-
-    def _untrustworthy(self, does: str) -> StorageError:
-        return StorageError(
-            f"{self.uri}: the server {does}, so two writers could lose each other's versions",
-            hint="use a store with conditional writes, such as AWS S3 or MinIO",
-        )
 
     def _at(self, key: str) -> _Address:
         return {"Bucket": self._bucket, "Key": self._prefix + check_key(key)}
+
+    def _upload(self, uploads: Uploads, source: Path, file: PayloadFile, key: str) -> None:
+        try:
+            uploads.upload(source, file, self._prefix + key)
+        except ClientError as error:
+            # A finished upload is unknown to some servers, when they are asked again because their answer was lost.
+            if error.response["Error"].get("Code") != "NoSuchUpload" or not self._holds(key, file):
+                raise
+
+    def _holds(self, key: str, file: PayloadFile) -> bool:
+        try:
+            found = self.digest(key)
+        except NotFoundError:
+            return False
+        return (found.bytes, found.sha256) == (file.bytes, file.sha256)
 
     def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
         check_prefix(prefix)
@@ -227,12 +235,12 @@ class S3Store:
                 return
             yield page
 
-    def _streamed(self, key: str, read: Callable[[Any, Mapping[str, Any]], _Answer]) -> _Answer:
+    def _streamed(self, key: str, read: Callable[[Any, Mapping[str, Any]], _Answer], **request: str) -> _Answer:
         """Gets an object and reads its body, anew if the connection breaks off: boto3 retries the headers only."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with _translated(self.uri_of(key)):
-                    found = self._s3.get_object(**self._at(key))
+                    found = self._object(key, request)
             except NotFoundError:
                 raise NotFoundError(f"{key} does not exist in the registry") from None
             try:
@@ -241,42 +249,22 @@ class S3Store:
             except StorageError as error:
                 if not error.transient or attempt == _ATTEMPTS:
                     raise
-            _pause(attempt)
+            pause(attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def _object(self, key: str, request: Mapping[str, str]) -> Any:
+        try:
+            return self._s3.get_object(**self._at(key), **request)  # type: ignore[arg-type]
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "InvalidRange":
+                raise
+            return self._s3.get_object(**self._at(key))  # what is empty has no first byte
 
     def _put(self, key: str, data: bytes, condition: dict[str, str]) -> str:
-        """Writes under a condition, and settles by reading back whether a doubtful write won.
+        def send() -> str:
+            return self._s3.put_object(**self._at(key), Body=data, **condition)["ETag"]  # type: ignore[arg-type]
 
-        A dropped answer makes boto3 ask again, and then our own first write is what it conflicts with.
-        """
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return self._s3.put_object(**self._at(key), Body=data, **condition)["ETag"]  # type: ignore[arg-type]
-            except BACKEND_ERRORS as error:
-                status = status_of(error)
-                if status == 409 and attempt < _ATTEMPTS:
-                    _pause(attempt)
-                    continue
-                failure = translate(error, self.uri_of(key))
-                if isinstance(failure, NotFoundError):
-                    raise ConflictError(f"{key} is gone") from error
-                if isinstance(failure, ConflictError) or (isinstance(failure, StorageError) and failure.transient):
-                    return self._settled(key, data, failure, error)
-                raise failure from error
-        raise AssertionError("the last attempt returns or raises")
-
-    def _settled(self, key: str, data: bytes, failure: SlipwayError, cause: Exception) -> str:
-        try:
-            found = self.get(key)
-        except SlipwayError:
-            if isinstance(failure, ConflictError):
-                raise ConflictError(f"{key} was changed by somebody else") from cause
-            raise failure from cause
-        if found.data == data:
-            return found.etag
-        if isinstance(failure, ConflictError):
-            raise ConflictError(f"{key} was changed by somebody else") from cause
-        raise failure from cause
+        return write(send, partial(self.get, key), data, key=key, uri=self.uri_of(key))
 
 
 @contextmanager
@@ -285,32 +273,3 @@ def _translated(target: str) -> Iterator[None]:
         yield
     except BACKEND_ERRORS as error:
         raise translate(error, target) from error
-
-
-def _date(answer: Mapping[str, Any]) -> datetime | None:
-    """The server's clock when it answered; its clock and ours need not agree."""
-    try:
-        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-    except (KeyError, ValueError):
-        return None
-
-
-def _seconds(now: datetime | None, then: datetime) -> float:
-    # Of unknown age is young: nobody is taken for dead, and nothing for an orphan, by guess.
-    return max(0.0, (now - then).total_seconds()) if now else 0.0
-
-
-def _age(answer: Mapping[str, Any]) -> float:
-    return _seconds(_date(answer), answer["LastModified"])
-
-
-def _refused(write: Callable[[], str]) -> bool:
-    try:
-        write()
-    except ConflictError:
-        return True
-    return False
-
-
-def _pause(attempt: int) -> None:
-    time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311

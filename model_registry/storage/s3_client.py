@@ -9,10 +9,12 @@ from boto3.s3.transfer import TransferConfig
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, UndefinedModelAttributeError
+from botocore.parsers import ResponseParserError
 from s3transfer import exceptions as s3transfer_exceptions
 from urllib3.exceptions import HTTPError
 
 from model_registry.errors import StorageError
+from model_registry.storage.s3_answers import NotS3Error, refuse_pages
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -21,6 +23,8 @@ BACKEND_ERRORS: tuple[type[Exception], ...] = (
     BotoCoreError,
     ClientError,
     UndefinedModelAttributeError,
+    ResponseParserError,
+    NotS3Error,
     Boto3Error,
     HTTPError,
     s3transfer_exceptions.CancelledError,
@@ -37,6 +41,8 @@ BACKEND_ERRORS: tuple[type[Exception], ...] = (
 TRANSFER = TransferConfig(
     multipart_threshold=8 << 20, multipart_chunksize=8 << 20, max_concurrency=10, preferred_transfer_client="classic"
 )
+# Not a parameter of boto3's: parts that wait in memory to be sent. Ten threads would hold 80 MB; six keep a line busy.
+TRANSFER.max_in_memory_upload_chunks = 6
 
 
 def connect(*, attempts: int, read_timeout: float) -> S3Client:
@@ -57,7 +63,7 @@ def connect(*, attempts: int, read_timeout: float) -> S3Client:
         max_pool_connections=50,
     )
     try:
-        return Session().client("s3", config=config)
+        return refuse_pages(Session().client("s3", config=config))
     except BACKEND_ERRORS:
         raise
     except ValueError as error:  # of an endpoint that is no URL

@@ -24,6 +24,11 @@ _UNREACHABLE = _Meaning(
     "the endpoint cannot be reached", "check AWS_ENDPOINT_URL, the network and the proxy settings", transient=True
 )
 _BROKEN_OFF = _Meaning("the connection broke off or the data arrived damaged", transient=True)
+_NOT_S3 = _Meaning(
+    "no S3 server answered, but perhaps a proxy or a login page",
+    "check AWS_ENDPOINT_URL, the network and the proxy settings",
+    transient=True,
+)
 _SETTINGS = _Meaning("the S3 client refuses its settings", "check the AWS_* variables and ~/.aws/config")
 _ABORTED = _Meaning("the transfer was cancelled")
 
@@ -54,6 +59,8 @@ _MEANINGS = {
     "CapacityNotAvailableError": _Meaning("the client's own rate limit is reached", transient=True),
     "RetriesExceededError": _BROKEN_OFF,
     "CancelledError": _ABORTED,
+    "NotS3Error": _NOT_S3,
+    "ResponseParserError": _NOT_S3,
     "HTTPError": _BROKEN_OFF,  # urllib3's, while a body is read
     "BotoCoreError": _SETTINGS,
     "Boto3Error": _SETTINGS,
@@ -75,6 +82,9 @@ _CODES = {
     ),
     "NotImplemented": _Meaning("the server lacks an operation", "it must support conditional writes"),
 }
+# What a server says of a body that is not what was sent.
+DAMAGED = frozenset({"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
+_CODES |= dict.fromkeys(DAMAGED, _BROKEN_OFF)
 _STATUSES = {
     401: _CODES["AccessDenied"],
     403: _CODES["AccessDenied"],
@@ -119,6 +129,13 @@ def status_of(error: Exception) -> int:
         return 0
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status if isinstance(status, int) else 0
+
+
+def may_have_arrived(error: Exception) -> bool:
+    """Whether the server may have done what it was asked: no try of it was answered by a refusal alone."""
+    if not isinstance(response := getattr(error, "response", None), dict):
+        return True  # nobody knows how often it was sent
+    return bool(response.get("ResponseMetadata", {}).get("RetryAttempts")) or status_of(error) >= 500
 
 
 def _answer(response: dict[str, dict[str, object]], target: str) -> SlipwayError:

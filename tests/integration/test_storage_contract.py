@@ -28,34 +28,12 @@ from model_registry.payload import payload_files
 from model_registry.servable import PayloadFile
 from model_registry.storage import ObjectStore, open_store
 from model_registry.storage.durable import translated
-from model_registry.storage.memory import MemoryStore
 from model_registry.storage.s3_client import BACKEND_ERRORS
 from model_registry.storage.s3_errors import translate
-from tests.support.dropping_proxy import run_dropping_proxy
 from tests.support.fixtures_s3 import Bucket
 from tests.support.s3_server import free_port
 
 _BIG = 20 << 20  # three parts
-
-
-@pytest.fixture(params=["memory", "local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "memory":
-        return MemoryStore()
-    return open_store(_url(request.param, request, tmp_path))
-
-
-@pytest.fixture(params=["local", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store that other processes can open."""
-    return _url(request.param, request, tmp_path)
-
-
-def _url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if kind == "local":
-        return str(tmp_path / "registry")
-    bucket: Bucket = request.getfixturevalue("s3_bucket")
-    return bucket.url
 
 
 def write_tree(directory: Path, files: dict[str, bytes]) -> tuple[PayloadFile, ...]:
@@ -158,14 +136,14 @@ def _assert_one_winner(store: ObjectStore, outcomes: list[list[bool]]) -> None:
         assert store.get(f"race/{number}").data == str(round_.index(True)).encode()
 
 
-def test_one_of_many_processes_creates(url: str) -> None:
-    _assert_one_winner(open_store(url), _race_processes(url, {}))
+def test_one_of_many_processes_creates(store_url: str) -> None:
+    _assert_one_winner(open_store(store_url), _race_processes(store_url, {}))
 
 
-def test_one_of_many_processes_swaps(url: str) -> None:
-    store = open_store(url)
+def test_one_of_many_processes_swaps(store_url: str) -> None:
+    store = open_store(store_url)
     etags = {f"race/{number}": store.put_new(f"race/{number}", b"nobody") for number in range(10)}
-    _assert_one_winner(store, _race_processes(url, etags))
+    _assert_one_winner(store, _race_processes(store_url, etags))
 
 
 def _race_processes(url: str, etags: dict[str, str]) -> list[list[bool]]:
@@ -369,42 +347,11 @@ def test_a_check_leaves_nothing_behind(store: ObjectStore) -> None:
     assert keys(store) == []
 
 
-def test_the_uri_of_a_key_continues_the_stores(url: str) -> None:
-    store = open_store(url)
+def test_the_uri_of_a_key_continues_the_stores(store_url: str) -> None:
+    store = open_store(store_url)
 
-    assert store.uri == url
-    assert store.uri_of("models/m/") == f"{url}/models/m/"
-
-
-def test_a_write_whose_answer_was_lost_is_known_to_have_won(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    with run_dropping_proxy(s3_bucket.server.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        store = open_store(s3_bucket.url)
-
-        proxy.drop_answers(1)
-        etag = store.put_new("registry/a", b"ours 1")
-        assert proxy.dropped == 1
-
-        proxy.drop_answers(1)
-        etag = store.put_if_match("registry/a", b"ours 2", etag)
-        assert proxy.dropped == 2
-
-        assert (store.get("registry/a").data, store.get("registry/a").etag) == (b"ours 2", etag)
-        with pytest.raises(ConflictError):
-            store.put_new("registry/a", b"theirs")
-
-
-def test_an_upload_survives_lost_answers(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    files = write_tree(tmp_path / "tree", {"saved_model.pb": b"graph", "variables/v": os.urandom(_BIG)})
-    with run_dropping_proxy(s3_bucket.server.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        store = open_store(s3_bucket.url)
-        proxy.drop_answers(3)
-
-        store.upload_tree(tmp_path / "tree", "models/m/native/1/", files)
-
-        assert proxy.dropped == 3
-    assert [store.digest(f"models/m/native/1/{file.path}").sha256 for file in files] == [f.sha256 for f in files]
+    assert store.uri == store_url
+    assert store.uri_of("models/m/") == f"{store_url}/models/m/"
 
 
 def _fails_to_check(url: str) -> StorageError:
@@ -682,3 +629,52 @@ def test_reading_a_registry_that_does_not_exist_makes_no_directory(
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(InvalidInputError):
         open_store(url)
+
+
+def test_a_creation_that_nfs_asked_for_twice_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    link = os.link
+
+    def link_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_twice)
+
+    store.put_new("registry/a", b"first")
+    with pytest.raises(ConflictError):
+        store.put_new("registry/a", b"second")
+
+    assert store.get("registry/a").data == b"first"
+
+
+def _rename_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def rename_twice(source: Path, target: Path) -> None:
+        rename(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_twice)
+
+
+def test_a_swap_that_nfs_asked_for_twice_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    etag = store.put_new("registry/a", b"first")
+    _rename_twice(monkeypatch)
+
+    store.put_if_match("registry/a", b"second", etag)
+
+    assert store.get("registry/a").data == b"second"
+
+
+def test_a_tree_that_nfs_moved_once_when_asked_twice_has_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path / "registry"))
+    files = write_tree(tmp_path / "tree", {"saved_model.pb": b"graph"})
+    _rename_twice(monkeypatch)
+
+    store.upload_tree(tmp_path / "tree", "models/m/native/1/", files)
+
+    assert keys(store) == ["models/m/native/1/saved_model.pb"]

@@ -1,4 +1,4 @@
-"""Fixtures of the S3 server."""
+"""Fixtures of the S3 servers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import boto3
 import pytest
 
-from tests.support.s3_server import S3Server, run_s3_server, server_python
+from tests.support.s3_server import (
+    S3Server,
+    careless_server_binary,
+    run_careless_server,
+    run_s3_server,
+    server_python,
+)
 
 
 @dataclass(frozen=True)
@@ -40,21 +47,44 @@ def s3_server() -> Iterator[S3Server]:
     """A running S3 server; skips where its environment is missing, but fails under CI."""
     python = server_python()
     if python is None:
-        reason = "the S3 server's environment is missing: `make setup` makes .venv-s3"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _missing("the S3 server's environment is missing: `make setup` makes .venv-s3")
     with run_s3_server(python) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def careless_server() -> Iterator[S3Server]:
+    """A running server that ignores the conditions of a write; skips where it is missing, but fails under CI."""
+    binary = careless_server_binary()
+    if binary is None:
+        _missing("rclone is missing: `make setup` brings it into .venv-s3")
+    with run_careless_server(binary) as server:
         yield server
 
 
 @pytest.fixture
 def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """An empty bucket; the process's AWS_* variables point at its server for the test's duration."""
+    return _bucket(s3_server, monkeypatch)
+
+
+@pytest.fixture
+def careless_bucket(careless_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """The same on the server that ignores the conditions of a write."""
+    return _bucket(careless_server, monkeypatch)
+
+
+def _bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in s3_server.environ().items():
+    for name, value in server.environ().items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex[:16]}"
     boto3.session.Session().client("s3").create_bucket(Bucket=bucket)
-    return Bucket(bucket, s3_server)
+    return Bucket(bucket, server)
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""The store that a test of the registry runs on: each kind in turn."""
+"""The store that a test runs on: each kind in turn."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ from tests.support.fixtures_s3 import Bucket
 @pytest.fixture(params=["memory", "local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """An empty one."""
-    if request.param == "memory":
-        return MemoryStore()
+    return MemoryStore() if request.param == "memory" else open_store(_url(request, tmp_path))
+
+
+@pytest.fixture(params=["local", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty one that other processes can open."""
+    return _url(request, tmp_path)
+
+
+def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "local":
-        return open_store(str(tmp_path / "registry"))
+        return str(tmp_path / "registry")
     bucket: Bucket = request.getfixturevalue("s3_bucket")
-    return open_store(bucket.url)
+    return bucket.url

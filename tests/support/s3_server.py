@@ -1,4 +1,7 @@
-"""A real S3 server over HTTP for tests: ministack, in an environment of its own because it pins botocore."""
+"""Real S3 servers over HTTP for tests, in an environment of their own because one of them pins botocore.
+
+ministack keeps the conditions of a write; `rclone serve s3` ignores them all, and so must be refused.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +54,13 @@ class S3Server:
         }
 
 
+def careless_server_binary() -> Path | None:
+    """The rclone beside that interpreter, or None where nobody set it up."""
+    python = server_python()
+    binary = python.with_name("rclone") if python else None
+    return binary if binary and binary.exists() else None
+
+
 def server_python() -> Path | None:
     """The interpreter that has ministack, or None where nobody set it up."""
     python = Path(os.environ.get("SLIPWAY_S3_SERVER_PYTHON", _REPOSITORY / ".venv-s3" / "bin" / "python"))
@@ -57,8 +68,13 @@ def server_python() -> Path | None:
 
 
 @contextmanager
-def run_s3_server(python: Path) -> Iterator[S3Server]:
+def run_s3_server(python: Path, *, persistent: bool = True) -> Iterator[S3Server]:
     """Starts a server on a free loopback port, with an empty data directory, and ends it.
+
+    Args:
+        python: The interpreter that has it.
+        persistent: Whether objects are kept on the disk. The server then reads the whole object again for
+            each range of it that somebody asks for.
 
     Raises:
         RuntimeError: If it does not get ready; the message has its log.
@@ -67,7 +83,6 @@ def run_s3_server(python: Path) -> Iterator[S3Server]:
         directory = Path(name)
         port = free_port()
         endpoint = f"http://127.0.0.1:{port}"
-        log = directory / "log"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(port),
@@ -76,26 +91,69 @@ def run_s3_server(python: Path) -> Iterator[S3Server]:
             "AWS_ACCESS_KEY_ID": _ROOT_KEY,
             "AWS_SECRET_ACCESS_KEY": _ROOT_SECRET,
             "DOCKER_HOST": "unix:///nonexistent",
-            "S3_PERSIST": "1",
+            "S3_PERSIST": "1" if persistent else "0",
             "S3_DATA_DIR": str(directory / "s3"),
             "PERSIST_STATE": "1",
             "STATE_DIR": str(directory / "state"),
         }
-        with open(log, "wb") as output:
-            process = subprocess.Popen(
-                [str(python), "-m", "ministack"], env=environ, cwd=directory, stdout=output, stderr=subprocess.STDOUT
-            )
-        try:
-            _wait_until_ready(process, endpoint, log)
+        command = [str(python), "-m", "ministack"]
+        with _running(command, directory, environ, lambda: _answers(f"{endpoint}/_ministack/health")):
             key, secret = _create_user(endpoint)
-            yield S3Server(endpoint, key, secret, log)
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            yield S3Server(endpoint, key, secret, directory / "log")
+
+
+@contextmanager
+def run_careless_server(binary: Path) -> Iterator[S3Server]:
+    """Starts a server that ignores `If-Match` and `If-None-Match`, and ends it. Its buckets are empty directories.
+
+    Raises:
+        RuntimeError: If it does not get ready; the message has its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="s3-careless-") as name:
+        directory = Path(name)
+        (directory / "buckets").mkdir()
+        address = f"127.0.0.1:{free_port()}"
+        server = S3Server(f"http://{address}", "careless", "carelesssecret", directory / "log")
+        command = [str(binary), "serve", "s3", "--addr", address, "--auth-key", f"{server.key},{server.secret}"]
+        command += ["--config", os.devnull, str(directory / "buckets")]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_"))}
+        with _running(command, directory, environ, lambda: _answers(server.endpoint)):
+            yield server
+
+
+@contextmanager
+def _running(
+    command: list[str], directory: Path, environ: dict[str, str], is_ready: Callable[[], bool]
+) -> Iterator[None]:
+    log = directory / "log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, env=environ, cwd=directory, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + _READY_WITHIN
+        while not is_ready():
+            if time.monotonic() > deadline or process.poll() is not None:
+                said = log.read_text(errors="replace")[-4000:]
+                raise RuntimeError(f"the S3 server did not get ready; its log:\n{said}")
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code < 500  # it does not like what we ask, so it is there
+    except OSError:
+        return False
 
 
 def free_port() -> int:
@@ -103,17 +161,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    deadline = time.monotonic() + _READY_WITHIN
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{endpoint}/_ministack/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError(f"the S3 server did not get ready; its log:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def _create_user(endpoint: str) -> tuple[str, str]:
