@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flows.printing import printable
+from flows.tables import printable
 from tasks.model_process.comparing import is_class_scores
 
 Array = npt.NDArray[Any]

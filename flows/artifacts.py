@@ -1,32 +1,67 @@
-"""What a flow run leaves for those who look at it in Prefect: a table of stages, one of checks, a link."""
+"""What a flow run leaves for those who look at it in Prefect: tables of stages, checks and labels, a link.
+
+A Prefect API that fails here changes nothing of what was published, rejected or moved: it is warned of.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
+from flows.changes import change_sentence
 from flows.package_report import PackageReport
+from model_registry.registry import Registry
 
 logger = logging.getLogger("slipway")
 
 
 def leave_artifacts(report: PackageReport) -> PackageReport:
-    """Creates the artifacts of a packaging and returns the report as it came.
-
-    A Prefect API that fails here changes nothing of what was published or rejected: it is warned of.
-    """
-    try:
+    """Creates the artifacts of a packaging and returns the report as it came."""
+    with _warning():
         _create(report)
-    except Exception as error:  # noqa: BLE001 - whatever Prefect raises, the outcome stands
-        logger.warning("the artifacts of this run could not be left in Prefect: %s: %s", type(error).__name__, error)
     return report
 
 
-def _create(report: PackageReport) -> None:
+def leave_labels(registry: Registry, change: Mapping[str, Any]) -> None:
+    """Creates the artifact of a label that was moved: what moved, and which label names which version now.
+
+    Args:
+        registry: Where it was moved.
+        change: As flows.changes tells it.
+    """
+    with _warning():
+        model: str = change["model"]
+        state = registry.state(model)
+        create_table_artifact(
+            key=f"{_key(model)}-labels",
+            table=[
+                {"label": label, "version": version, "rolls back to": (state.pasts[label].versions or ("nothing",))[-1]}
+                for label, version in state.labels.items()
+            ],
+            description=change_sentence(change),
+        )
+
+
+@contextmanager
+def _warning() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever Prefect raises, the outcome stands
+        logger.warning("the artifacts of this run could not be left in Prefect: %s: %s", type(error).__name__, error)
+
+
+def _key(model: str) -> str:
     # One key a model, so that Prefect shows each model's artifacts as a series.
-    key = re.sub("[^a-z0-9]+", "-", report.model.lower()).strip("-")
+    return re.sub("[^a-z0-9]+", "-", model.lower()).strip("-")
+
+
+def _create(report: PackageReport) -> None:
+    key = _key(report.model)
     name = f"{report.model}:{report.version}" if report.version else f"{report.model} (rejected)"
     create_table_artifact(
         key=f"{key}-stages",

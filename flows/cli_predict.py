@@ -13,7 +13,7 @@ from model_registry.servable import NATIVE
 
 
 @click.command()
-@click.argument("reference", metavar="MODEL[:VERSION]")
+@click.argument("reference", metavar="MODEL[:VERSION|@LABEL]")
 @click.option(
     "--inputs",
     type=click.Path(path_type=Path),

@@ -1,8 +1,9 @@
-"""`slipway list`, `show` and `verify`: what lies in the registry, and whether it is what was published."""
+"""`slipway list` and `show`: what lies in the registry, and what tells one version from another."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,10 +11,9 @@ import click
 from flows.command import json_option, print_json, registry_option, reporting_errors
 
 if TYPE_CHECKING:
-    from model_registry.registry import Problem, Registry
+    from model_registry.registry import Registry
     from model_registry.servable import ServableVersion
-
-_SHOWN_PROBLEMS = 20
+    from model_registry.state import State
 
 
 @click.command("list")
@@ -36,60 +36,43 @@ def list_(model: str | None, limit: int, registry: str | None, as_json: bool) ->
 
 
 @click.command()
-@click.argument("reference", metavar="MODEL[:VERSION]")
+@click.argument("references", metavar="MODEL[:VERSION|@LABEL]...", nargs=-1, required=True)
+@click.option("--diff", is_flag=True, help="Show what differs between two versions: --diff digits:2 digits@stable")
 @registry_option
 @json_option
-def show(reference: str, registry: str | None, as_json: bool) -> None:
-    """Show a version: where it lies, what it answers, what was checked. Default: the newest."""
+def show(references: tuple[str, ...], diff: bool, registry: str | None, as_json: bool) -> None:
+    """Show a version: labels, files, signatures, checks.
+
+    Without number and label it is the newest one.
+    """
     from model_registry.paths import Reference
     from model_registry.registry import Registry
 
+    expected = 2 if diff else 1
+    if len(references) != expected:
+        raise click.UsageError(
+            f"expected {'two versions with --diff' if diff else 'one version'}, found {len(references)}"
+            + ("" if diff else "; --diff compares two")
+        )
     with reporting_errors(as_json):
+        parsed = [Reference.parse(reference) for reference in references]
         opened = Registry.open(registry)
-        version = opened.get(Reference.parse(reference))
-        document = version_document(opened, version)
+        if diff:
+            before, after = (opened.get(reference) for reference in parsed)
+            _show_differences(before, after, as_json)
+            return
+        version, state = opened.with_state(parsed[0])
+        document = version_document(opened, version, state)
         if as_json:
             print_json(document)
         else:
             from flows.printing import print_version
 
-            print_version(version, {item["name"]: item["uri"] for item in document["variants"]})
+            print_version(version, document)
 
 
-@click.command()
-@click.argument("references", metavar="MODEL[:VERSION]...", nargs=-1, required=True)
-@registry_option
-@json_option
-def verify(references: tuple[str, ...], registry: str | None, as_json: bool) -> None:
-    """Read every file of a version back and compare it with the manifest.
-
-    Exit code 1 if a file is missing, or is not what was published.
-    """
-    from model_registry.errors import StorageError
-    from model_registry.paths import Reference
-    from model_registry.registry import Registry
-
-    with reporting_errors(as_json):
-        opened = Registry.open(registry)
-        # All of them are looked up first: a misspelt name shall not wait for gigabytes to be hashed.
-        versions = [opened.get(Reference.parse(reference)) for reference in references]
-        verified: list[tuple[ServableVersion, list[Problem]]] = []
-        for version in versions:
-            problems = opened.verify(version)
-            verified.append((version, problems))
-            if not problems and not as_json:
-                click.echo(f"{version.model}:{version.version} verified: {_weight(version)}")
-        failure = _failure(verified)
-        if as_json:
-            print_json(_verified_document(verified, failure))
-            if failure is not None:
-                raise click.exceptions.Exit(StorageError.exit_code)
-        elif failure is not None:
-            raise failure
-
-
-def version_document(registry: Registry, version: ServableVersion) -> dict[str, Any]:
-    """A manifest as `--json` prints it: with the verdict, and each variant's uri, bytes and digest."""
+def version_document(registry: Registry, version: ServableVersion, state: State) -> dict[str, Any]:
+    """A manifest as `--json` prints it: with the verdict, its labels, and each variant's uri, bytes and digest."""
     from model_registry import paths
 
     document: dict[str, Any] = json.loads(version.to_json())
@@ -98,7 +81,28 @@ def version_document(registry: Registry, version: ServableVersion) -> dict[str, 
         item["bytes"] = variant.bytes
         item["digest"] = variant.digest
     document["blessing"]["verdict"] = version.blessing.verdict
+    document["labels"] = list(state.labels_of(version.version))
+    document["retired"] = version.version in state.retired
+    # With a key it was, or there would be no version to show.
+    document["signature_checked"] = registry.verifier is not None
     return document
+
+
+def _show_differences(before: ServableVersion, after: ServableVersion, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from model_registry.comparison import differences
+
+    names = [f"{version.model}:{version.version}" for version in (before, after)]
+    found = differences(before, after)
+    if as_json:
+        print_json({"a": names[0], "b": names[1], "differences": [asdict(difference) for difference in found]})
+    elif found:
+        from flows.printing import print_differences
+
+        print_differences(found, *names)
+    else:
+        click.echo(f"no differences between {names[0]} and {names[1]} but number, date and run")
 
 
 def _list_models(registry: Registry, as_json: bool) -> None:
@@ -113,86 +117,26 @@ def _list_models(registry: Registry, as_json: bool) -> None:
 
 
 def _list_versions(registry: Registry, model: str, limit: int, as_json: bool) -> None:
-    from model_registry.paths import Reference, check_model_name
+    from model_registry.paths import Reference
 
-    versions = registry.versions(check_model_name(model), limit)
-    if not versions:
-        registry.get(Reference(model))  # says what there is instead
+    listing = registry.listing(model)
+    if not listing:
+        raise registry.no_such_version(Reference(model), None)
+    now = datetime.now(timezone.utc)
+    versions = [
+        {
+            "version": listed.version,
+            "labels": list(listed.labels),
+            "retired": listed.retired,
+            "committed_at": (now - timedelta(seconds=listed.age)).isoformat(timespec="seconds"),
+        }
+        for listed in listing[:limit]
+    ]
     if as_json:
-        documents = [version_document(registry, version) for version in versions]
-        print_json({"registry": registry.store.uri, "model": model, "versions": documents})
+        print_json({"registry": registry.store.uri, "model": model, "versions": versions})
         return
     from flows.printing import print_versions
 
-    print_versions(versions)
-    if len(versions) == limit:
-        click.echo(f"the newest {limit}; --limit shows more", err=True)
-
-
-def _weight(version: ServableVersion) -> str:
-    from flows.printing import in_bytes
-
-    files = sum(len(variant.files) for variant in version.variants)
-    return f"{files} {'file' if files == 1 else 'files'}, {in_bytes(sum(item.bytes for item in version.variants))}"
-
-
-def _failure(verified: list[tuple[ServableVersion, list[Problem]]]) -> Exception | None:
-    """What to raise for versions that are not what was published.
-
-    A StorageError: the store no longer holds what it was given, and no other version's files are touched by it.
-    """
-    from model_registry.errors import StorageError
-
-    damaged = [(version, problems) for version, problems in verified if problems]
-    if not damaged:
-        return None
-    lines = []
-    for version, problems in damaged:
-        count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
-        lines.append(f"{version.model}:{version.version} does not verify: {count}")
-        lines += [f"  {_sentence(problem)}" for problem in problems[:_SHOWN_PROBLEMS]]
-        if len(problems) > _SHOWN_PROBLEMS:
-            lines.append(f"  and {len(problems) - _SHOWN_PROBLEMS} more; --json lists them all")
-    first = damaged[0][0]
-    return StorageError(
-        "\n".join(lines),
-        hint=f"serve another version; restore the files, or package {first.source.uri} again with --force",
-    )
-
-
-def _sentence(problem: Problem) -> str:
-    from flows.printing import printable
-
-    where = printable(f"{problem.variant}/{problem.path}")
-    if problem.kind == "missing":
-        return f"{where} is missing: expected {problem.expected}"
-    if problem.kind == "extra":
-        return f"{where} is not in the manifest: {problem.found}"
-    if problem.kind == "size":
-        return f"{where} has {problem.found}: expected {problem.expected}"
-    return f"{where} has sha256 {problem.found[:12]}: expected {problem.expected[:12]}"
-
-
-def _verified_document(
-    verified: list[tuple[ServableVersion, list[Problem]]], failure: Exception | None
-) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from model_registry.errors import SlipwayError
-
-    document: dict[str, Any] = {
-        "versions": [
-            {
-                "model": version.model,
-                "version": version.version,
-                "verified": not problems,
-                "files": sum(len(variant.files) for variant in version.variants),
-                "bytes": sum(variant.bytes for variant in version.variants),
-                "problems": [asdict(problem) for problem in problems],
-            }
-            for version, problems in verified
-        ]
-    }
-    if isinstance(failure, SlipwayError):
-        document["error"] = {"class": type(failure).__name__, "message": failure.message, "hint": failure.hint}
-    return document
+    print_versions(versions, now)
+    if len(listing) > limit:
+        click.echo(f"the newest {limit} of {len(listing)}; --limit shows more", err=True)

@@ -65,9 +65,9 @@ def reporting_errors(as_json: bool) -> Iterator[None]:
                 from flows.printing import print_checks
 
                 print_checks(checks)
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
+            click.echo(f"{click.style('error:', fg='red', bold=True)} {_lines(error.message)}", err=True)
             if error.hint:
-                click.echo(f"{click.style('hint:', fg='yellow')}  {error.hint}", err=True)
+                click.echo(f"{click.style('hint:', fg='yellow')}  {_lines(error.hint)}", err=True)
         raise click.exceptions.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
@@ -78,6 +78,13 @@ def reporting_errors(as_json: bool) -> Iterator[None]:
     except BrokenPipeError:  # `slipway list | head`
         sys.stderr.close()
         raise click.exceptions.Exit(1) from None
+
+
+def _lines(message: str) -> str:
+    """A message, which may quote what somebody else wrote, with nothing in it that could steer a terminal."""
+    from flows.tables import printable
+
+    return "\n".join(printable(line) for line in message.split("\n"))
 
 
 class _AskedToEnd(BaseException):

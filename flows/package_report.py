@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from flows.changes import change_document
 from model_registry import paths
 from model_registry.servable import NATIVE, Blessing, Check, ServableVersion
+from model_registry.state import Record, Transition
 from tasks.packaging_run import PackagingRun
 
 
@@ -43,6 +45,7 @@ class PackageReport:
         checks: Every check made.
         stages: In their order; the seconds that the work itself took.
         seconds: From start to end, with all that starting processes took.
+        label: What became of the label that was to follow, as flows.changes tells it; None if none was.
     """
 
     model: str
@@ -54,6 +57,7 @@ class PackageReport:
     checks: tuple[Check, ...]
     stages: tuple[StageTime, ...]
     seconds: float
+    label: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -96,6 +100,16 @@ class PackageReport:
             stages=tuple(stages),
             seconds=run.seconds,
         )
+
+    def labelled(self, label: str, record: Record | None) -> PackageReport:
+        """The report with what became of the label.
+
+        Args:
+            label: Which one.
+            record: The transition; None if the label named the version already.
+        """
+        asked = Transition("promote", label, from_version=self.version, to_version=self.version)
+        return replace(self, label=change_document(self.registry, self.model, record, asked=asked))
 
     @property
     def uri(self) -> str:

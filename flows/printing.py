@@ -1,86 +1,108 @@
-"""Tables for people, on stdout. On a terminal they fold to its width; into a pipe each row stays one line.
-
-Manifests and reports hold names that somebody else chose, so nothing of them is taken for markup or
-reaches the terminal as a control character.
-"""
+"""What people read: versions, their history, reports and findings, as tables on stdout."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
 
+from flows.changes import change_sentence
+from flows.tables import add_row, new_table, print_facts, print_rich, printable
+
 if TYPE_CHECKING:
+    from model_registry.comparison import Difference
     from model_registry.servable import ServableVersion, TensorInfo
+    from model_registry.state import Record, Transition
     from tasks.diagnosis import Finding
 
-_PIPE_WIDTH = 10_000
-_STYLES = {"ok": "green", "passed": "green", "warn": "yellow", "fail": "bold red", "FAILED": "bold red"}
 _SHORT = {"max_absolute_error": "absolute", "max_relative_error": "relative"}
 _STEPS = ((60.0, "second"), (3600.0, "minute"), (86_400.0, "hour"), (60 * 86_400.0, "day"))
 
 
-def print_versions(versions: Sequence[ServableVersion], now: datetime | None = None) -> None:
+def print_versions(versions: Sequence[Mapping[str, Any]], now: datetime | None = None) -> None:
     """A row for each version.
 
     Args:
-        versions: In the order to be shown.
+        versions: Each as `slipway list MODEL --json` prints it.
         now: What ages are told from; the present by default.
     """
-    table = _table("VERSION", "CREATED", "SOURCE", "SIZE", "CHECKS", "RUN")
-    for version in versions:
-        failed = len(version.blessing.failures)
-        checks = f"{failed} FAILED" if failed else f"{len(version.blessing.checks)} passed"
-        source = version.source.uri.rstrip("/").rsplit("/", 1)[-1]
-        size = sum(variant.bytes for variant in version.variants)
-        _row(table, version.version, age(version.created_at, now), source, in_bytes(size), checks, version.run.name)
-    _print(table)
+    table = new_table("VERSION", "LABELS", "COMMITTED")
+    for listed in versions:
+        labels = "(retired)" if listed["retired"] else ", ".join(listed["labels"])
+        add_row(table, listed["version"], labels, age(listed["committed_at"], now))
+    print_rich(table)
 
 
-def print_version(version: ServableVersion, uris: Mapping[str, str], now: datetime | None = None) -> None:
+def print_version(version: ServableVersion, document: Mapping[str, Any], now: datetime | None = None) -> None:
     """All a person asks of one version.
 
     Args:
         version: The manifest.
-        uris: Where each variant lies, by its name.
+        document: As `slipway show --json` prints it.
         now: What the age is told from; the present by default.
     """
     source = version.source
     run = version.run.name + (f"  {version.run.url}" if version.run.url else "")
+    labels = ", ".join(document["labels"]) or "none"
     facts = {
         "model": f"{version.model}:{version.version}",
+        "labels": "none, it is retired: no label may name it, and gc deletes it" if document["retired"] else labels,
         "created": f"{version.created_at} ({age(version.created_at, now)})",
         "source": source.uri,
         "": f"{source.format}, {in_bytes(source.bytes)}, sha256 {source.sha256[:12]}",
         "batch sizes": ", ".join(map(str, version.batch_sizes)),
         "libraries": ", ".join(f"{name} {found}" for name, found in version.libraries.items()),
         "run": run,
+        "signature": _signature(version, checked=document["signature_checked"]),
     }
-    _print_facts(facts)
-    variants = _table("VARIANT", "FILES", "SIZE", "DIGEST", "URI")
-    for variant in version.variants:
-        size = in_bytes(variant.bytes)
-        _row(variants, variant.name, len(variant.files), size, variant.digest[:12], uris[variant.name])
-    _print(variants)
+    print_facts(facts)
+    variants = new_table("VARIANT", "FILES", "SIZE", "DIGEST", "URI")
+    for variant in document["variants"]:
+        size = in_bytes(variant["bytes"])
+        add_row(variants, variant["name"], len(variant["files"]), size, variant["digest"][:12], variant["uri"])
+    print_rich(variants)
     if version.missing:
-        missing = _table("NOT DELIVERED", "WHY")
+        missing = new_table("NOT DELIVERED", "WHY")
         for name, why in version.missing.items():
-            _row(missing, name, why)
-        _print(missing)
-    signatures = _table("SIGNATURE", "METHOD", "INPUTS", "OUTPUTS")
+            add_row(missing, name, why)
+        print_rich(missing)
+    signatures = new_table("SIGNATURE", "METHOD", "INPUTS", "OUTPUTS")
     for signature in version.signatures:
         inputs, outputs = _tensors(signature.inputs), _tensors(signature.outputs)
-        _row(signatures, signature.name, signature.method, inputs, outputs)
-    _print(signatures)
+        add_row(signatures, signature.name, signature.method, inputs, outputs)
+    print_rich(signatures)
     print_checks(asdict(check) for check in version.blessing.checks)
+
+
+def print_differences(differences: Sequence[Difference], before: str, after: str) -> None:
+    """A row for each difference, the versions as the headers of their columns."""
+    table = new_table("SECTION", "ITEM", before, after)
+    for found in differences:
+        texts = [_value(found.item, value) for value in (found.before, found.after)]
+        if texts[0] == texts[1]:  # what tells them apart was rounded off
+            texts = [str(found.before), str(found.after)]
+        add_row(table, found.section, printable(found.item), *map(printable, texts))
+    print_rich(table)
+
+
+def print_history(records: Sequence[Record], now: datetime | None = None) -> None:
+    """A row for each transition.
+
+    Args:
+        records: In the order to be shown.
+        now: What ages are told from; the present by default.
+    """
+    table = new_table("REVISION", "WHEN", "WHAT", "WHO", "WHY", "RUN")
+    for record in records:
+        origin, when = record.origin, f"{record.when} ({age(record.when, now)})"
+        run = f"{origin.run.name}  {origin.run.url or ''}".rstrip() if origin.run else ""
+        texts = (when, _moved(record.transition), origin.who, origin.why, run)
+        add_row(table, record.revision, *map(printable, texts))  # a line break in a reason makes no row of its own
+    print_rich(table)
 
 
 def print_package_report(report: Mapping[str, Any]) -> None:
@@ -95,16 +117,18 @@ def print_package_report(report: Mapping[str, Any]) -> None:
         outcome = f"{report['model']}:{report['version']} " + (
             "was there already, made from the same input" if report["reused"] else "published"
         )
-    _print(Text(printable(outcome), style="bold"))
+    print_rich(Text(printable(outcome), style="bold"))
     if report["variants"]:
-        variants = _table("VARIANT", "FILES", "SIZE", "DIGEST", "URI")
+        variants = new_table("VARIANT", "FILES", "SIZE", "DIGEST", "URI")
         for name, variant in report["variants"].items():
             size, digest = in_bytes(variant["bytes"]), variant["digest"][:12]
-            _row(variants, name, variant["files"], size, digest, variant["uri"])
-        _print(variants)
+            add_row(variants, name, variant["files"], size, digest, variant["uri"])
+        print_rich(variants)
     print_checks(report["checks"])
+    if report["label"]:
+        print_rich(Text(printable(change_sentence(report["label"]))))
     stages = ", ".join(f"{stage['stage']} {stage['seconds']:.1f} s" for stage in report["stages"])
-    _print_facts({"stages": f"{stages}; {report['seconds']:.1f} s from start to end", "registry": report["registry"]})
+    print_facts({"stages": f"{stages}; {report['seconds']:.1f} s from start to end", "registry": report["registry"]})
 
 
 def print_checks(checks: Iterable[Mapping[str, Any]]) -> None:
@@ -115,21 +139,21 @@ def print_checks(checks: Iterable[Mapping[str, Any]]) -> None:
     """
     made = list(checks)
     several = len({check["variant"] for check in made}) > 1  # a column that says the same in each row tells nothing
-    table = _table("CHECK", *(["VARIANT"] if several else []), "MEASURED", "THRESHOLD", "VERDICT", "DETAIL")
+    table = new_table("CHECK", *(["VARIANT"] if several else []), "MEASURED", "THRESHOLD", "VERDICT", "DETAIL")
     for check in made:
         name = [check["check"], check["variant"]] if several else [check["check"]]
         verdict = "passed" if check["passed"] else "FAILED"
-        _row(table, *name, measure(check["measured"]), measure(check["threshold"]), verdict, check.get("detail", ""))
+        add_row(table, *name, measure(check["measured"]), measure(check["threshold"]), verdict, check.get("detail", ""))
     if made:
-        _print(table)
+        print_rich(table)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """What the doctor found."""
-    table = _table("CHECK", "FOUND", "VERDICT", "WHAT TO DO")
+    table = new_table("CHECK", "FOUND", "VERDICT", "WHAT TO DO")
     for finding in findings:
-        _row(table, finding.check, finding.found, finding.verdict, finding.hint)
-    _print(table)
+        add_row(table, finding.check, finding.found, finding.verdict, finding.hint)
+    print_rich(table)
 
 
 def age(created_at: str, now: datetime | None = None) -> str:
@@ -160,11 +184,6 @@ def in_bytes(size: int) -> str:
     return decimal(size)
 
 
-def printable(text: str) -> str:
-    """The text with whatever could steer a terminal shown as an escape."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
 def measure(value: object) -> str:
     """A measured value or a threshold in a few digits."""
     if isinstance(value, Mapping):
@@ -173,52 +192,27 @@ def measure(value: object) -> str:
 
 
 def _tensors(tensors: Sequence[TensorInfo]) -> str:
-    return "\n".join(f"{tensor.name} {tensor.dtype} {_shape(tensor)}" for tensor in tensors)
+    return "\n".join(f"{tensor.name} {tensor.form}" for tensor in tensors)
 
 
-def _shape(tensor: TensorInfo) -> str:
-    if tensor.shape is None:
-        return "of unknown rank"
-    return f"[{', '.join('null' if size is None else str(size) for size in tensor.shape)}]"
+def _signature(version: ServableVersion, *, checked: bool) -> str:
+    if version.signature is None:
+        return "unsigned"
+    outcome = "checked" if checked else "not checked: SLIPWAY_PUBLIC_KEY is not set"
+    return f"signed by key {version.signature.key_id} ({outcome})"
 
 
-def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for header in headers:
-        # A path or a digest cut short is of no use: it goes on in the next line.
-        table.add_column(header, overflow="fold", justify="right" if header in ("FILES", "SIZE") else "left")
-    return table
+def _moved(transition: Transition) -> str:
+    if transition.label is None:
+        versions = ", ".join(map(str, transition.versions))
+        return f"{transition.action} {versions}{' and forget' if transition.forget else ''}"
+    before, after = ("nothing" if end is None else end for end in (transition.from_version, transition.to_version))
+    return f"{transition.action} {transition.label}: {before} -> {after}"
 
 
-def _row(table: Table, *values: object) -> None:
-    table.add_row(*(_cell(value) for value in values))
-
-
-def _cell(value: object) -> Text:
-    lines = str(value).split("\n")
-    text = "\n".join(printable(line) for line in lines)
-    return Text(text, style=_STYLES.get(text, ""))
-
-
-def _print_facts(facts: Mapping[str, str]) -> None:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in facts.items():
-        grid.add_row(Text(name), _cell(value))
-    _print(grid)
-
-
-def _print(what: Table | Text) -> None:
-    if sys.stdout.isatty():
-        terminal = Console(highlight=False)
-        terminal.print(what)
-        if isinstance(what, Table):
-            terminal.print()
-        return
-    console = Console(highlight=False, width=_PIPE_WIDTH)
-    with console.capture() as capture:
-        console.print(what)
-    # Cells are padded to their column's width: nothing that a diff or a grep would want to see.
-    lines = (line.rstrip() for line in capture.get().splitlines())
-    sys.stdout.write("\n".join(lines) + ("\n\n" if isinstance(what, Table) else "\n"))
+def _value(item: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if item.endswith(("digest", "sha256")):
+        return str(value)[:12]
+    return f"{value:,}" if type(value) is int else measure(value)

@@ -58,7 +58,9 @@ def _bars() -> Iterator[Listener]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    # What goes to stdout passes by the bars if both are the same terminal; into a pipe or a file it goes as it is.
+    same = sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=same) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(transfer: Transfer) -> None:

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from model_registry import paths
+from model_registry.documents import load
 from model_registry.errors import FormatError, InvalidInputError, NotFoundError
 from model_registry.servable import ServableVersion
+from model_registry.signing import Verifier
 from model_registry.storage.base import ObjectStore
-from model_registry.transitions import Outcome, Tombstone, read_outcome
+from model_registry.tombstone import Outcome, Tombstone, outcome_of
 
 
-def read_manifest(store: ObjectStore, model: str, version: int) -> Outcome:
+def read_manifest(store: ObjectStore, model: str, version: int, *, verifier: Verifier | None) -> Outcome:
     """Reads what lies at a manifest's key: the manifest, a tombstone, or nothing (None).
+
+    Args:
+        store: Where it lies.
+        model: Whose it is.
+        version: Its number.
+        verifier: Whose signature a manifest must bear; None where no public key is configured.
 
     Raises:
         FormatError: If the document is neither, or speaks of another version, or names a path that
-            leads out of the version's own directory.
+            leads out of the version's own directory, or is not signed as it should be.
     """
     key = paths.manifest(model, version)
     try:
         stored = store.get(key)
     except NotFoundError:
         return None
-    outcome = read_outcome(stored.data, key=key)
-    return outcome if isinstance(outcome, Tombstone) else _checked(outcome, model, version, key)
+    document = load(stored.data, key=key, what="a manifest")
+    outcome = outcome_of(document, key=key)
+    if isinstance(outcome, Tombstone):
+        return outcome
+    if verifier:
+        verifier.check(document, key=key)
+    return _checked(outcome, model, version, key)
 
 
 def _checked(found: ServableVersion, model: str, version: int, key: str) -> ServableVersion:

@@ -4,6 +4,8 @@ models/<model>/<variant>/<version>/...        the payload
 registry/<model>/reservations/<version>.json  this number is taken
 registry/<model>/versions/<version>.json      the manifest, or a tombstone
 registry/<model>/sources/<identity>.json      which reservation packages this identity
+registry/<model>/state.json                   what its labels name, and what is retired
+registry/<model>/history/<revision>.json      every transition of the state but the last
 registry/<model>/rejected/<identity>.json     why a model was refused
 staging/<run>/...                             work in progress
 """
@@ -22,7 +24,8 @@ STAGING = "staging/"
 # One path segment on every store, one Prometheus label value, one models.config string; what MLflow
 # and BentoML accept, without the characters a shell or a URL would need quoted.
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_LABEL = re.compile(r"[a-z][a-z0-9-]{0,62}")
+LABEL_PATTERN = "[a-z][a-z0-9-]{0,62}"
+_LABEL = re.compile(LABEL_PATTERN)
 
 # A store's half-written files; a name that TensorFlow Serving does not take for a version.
 TEMPORARY = ".slipway-"
@@ -80,6 +83,20 @@ def check_prefix(prefix: str) -> str:
             raise InvalidInputError(f"{prefix!r} is no prefix in a registry: expected a closing '/'")
         check_key(prefix[:-1])
     return prefix
+
+
+def check_label(label: str) -> str:
+    """Returns the label if one may be called so.
+
+    Raises:
+        InvalidInputError: If it may not; the message shows the rule.
+    """
+    if not _LABEL.fullmatch(label):
+        raise InvalidInputError(
+            f"{label[:60]!r} cannot be a label: expected 1 to 63 lower-case letters, digits and '-', beginning with "
+            "a letter, such as 'stable'"
+        )
+    return label
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,21 @@ def claim(model: str, identity: str) -> str:
     return f"{REGISTRY}{model}/sources/{identity}.json"
 
 
+def state(model: str) -> str:
+    """Key of the state: labels and retired versions."""
+    return f"{REGISTRY}{model}/state.json"
+
+
+def history(model: str) -> str:
+    """Prefix of the records of transitions."""
+    return f"{REGISTRY}{model}/history/"
+
+
+def record(model: str, revision: int) -> str:
+    """Key of the record of one transition."""
+    return f"{history(model)}{revision}.json"
+
+
 def rejection(model: str, identity: str) -> str:
     """Key of the record of a refused candidate."""
     return f"{REGISTRY}{model}/rejected/{identity}.json"
@@ -163,6 +195,6 @@ def staging(run: str) -> str:
 
 
 def version_of(key: str) -> int | None:
-    """The number in a reservation's or manifest's key, or None where there is none."""
+    """The number in the key of a reservation, a manifest or a record of history, or None where there is none."""
     match = re.fullmatch(r".*/([1-9][0-9]{0,17})\.json", key)
     return int(match.group(1)) if match else None

@@ -1,6 +1,6 @@
 """Publishes a version: reserve a number, claim the identity, upload, commit.
 
-The rules are in `transitions`; here they meet the store. Every loop is bounded, and every write
+The rules are in `claims`; here they meet the store. Every loop is bounded, and every write
 that decides something is conditional on what was read before.
 """
 
@@ -10,35 +10,42 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from itertools import count, islice
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic_core import to_json
+from pydantic_core import from_json
 
 from model_registry import paths
-from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, SlipwayError, StorageError
-from model_registry.manifests import read_manifest
+from model_registry.catalog import Catalog
+from model_registry.claims import Claim, Step, next_step, succeed
+from model_registry.documents import now
+from model_registry.errors import (
+    ConflictError,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+    SlipwayError,
+    StorageError,
+)
 from model_registry.payload import payload_files
 from model_registry.renewal import renewed
-from model_registry.servable import NATIVE, SCHEMA_VERSION, ServableVersion, Variant
-from model_registry.storage.base import ObjectStore
-from model_registry.transitions import Claim, Outcome, Step, Tombstone, next_number, next_step, succeed
+from model_registry.reservation import reserve
+from model_registry.servable import NATIVE, Seal, ServableVersion, Variant
+from model_registry.signing import Signer
+from model_registry.tombstone import Outcome, Tombstone
 
 log = logging.getLogger("slipway.registry")  # whoever runs the pipeline listens to "slipway"
 
 # Publishers that may get in between, one after the other, before one gives up.
 _ROUNDS = 100
-_NUMBERS = 1000
 # Of somebody else's upload: the largest models on the slowest lines take hours.
 _LONGEST_WAIT = 6 * 3600.0
 _COMMIT_ATTEMPTS = 5
-_DIGITS = 19  # of the longest version number, of 64 bits
 
 _Answer = TypeVar("_Answer")
 
@@ -47,18 +54,21 @@ class _OccupiedError(ConflictError):
     """Something that is not ours lies where our number's files belong, and none of ours lie anywhere yet."""
 
 
-def now() -> str:
-    """The time for a document, ISO 8601 in UTC; for people only, since clocks differ."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
 class Publisher:
     """One attempt to publish one draft."""
 
     def __init__(
-        self, store: ObjectStore, draft: ServableVersion, payloads: Mapping[str, Path], *, lease: float
+        self,
+        catalog: Catalog,
+        draft: ServableVersion,
+        payloads: Mapping[str, Path],
+        *,
+        lease: float,
+        signer: Signer | None = None,
     ) -> None:
-        self._store = store
+        self._catalog = catalog
+        self._store = catalog.store
+        self._signer = signer
         self._payloads = payloads
         self._draft = replace(draft, variants=_variants(draft, payloads))
         self._lease = lease
@@ -67,6 +77,7 @@ class Publisher:
         self._number: int | None = None
         self._uploads: list[str] = []  # the keys that are ours to delete
         self._in_doubt = False
+        self._occupied_by_others = False
 
     def publish(self, *, force: bool) -> tuple[ServableVersion, bool]:
         """Commits the draft, or finds what is committed of the same identity; tells which (True: found).
@@ -107,8 +118,12 @@ class Publisher:
         awaited = ""
         while contested < _ROUNDS and time.monotonic() < deadline:
             claim, etag, age = self._read_claim()
-            outcome = read_manifest(self._store, self._draft.model, claim.version) if claim else None
-            step = next_step(claim, age, outcome, lease=self._lease, force=force)
+            outcome, retired = self._outcome_of(claim, force=force) if claim else (None, False)
+            if claim and claim.write_id == self._write_id:
+                if outcome is None:
+                    return claim, etag  # the write that seemed to conflict was our own
+                self._number = None  # somebody else ended it
+            step = next_step(claim, age, outcome, lease=self._lease, force=force or retired)
             if step is Step.REUSE and isinstance(outcome, ServableVersion):
                 return outcome
             if step is Step.WAIT and claim:
@@ -142,9 +157,18 @@ class Publisher:
             return None, "", 0.0
         return Claim.from_json(stored.data, key=self._claim_key), stored.etag, stored.age
 
+    def _outcome_of(self, claim: Claim, *, force: bool) -> tuple[Outcome, bool]:
+        try:
+            return self._catalog.claimed(self._draft.model, claim.version, self._draft.identity)
+        except FormatError as error:
+            if not force:
+                raise
+            # What cannot be trusted is succeeded like what was given up.
+            return Tombstone(who="", why=error.message, when=""), False
+
     def _succession(self, claim: Claim | None, outcome: Outcome) -> Claim:
         if self._number is None:
-            self._number = self._reserve()
+            self._number = reserve(self._store, self._draft, self._write_id)
         return succeed(claim, outcome, version=self._number, write_id=self._write_id, run=self._draft.run)
 
     def _tell_of_waiting(self, claim: Claim, age: float) -> None:
@@ -156,41 +180,13 @@ class Publisher:
             *(self._draft.model, claim.run.name, claim.version, since),
         )
 
-    def _reserve(self) -> int:
-        model = self._draft.model
-        # Listed before the reservations, so that what others upload meanwhile has its reservation among them.
-        occupied = self._occupied()
-        found = (paths.version_of(info.key) for info in self._store.list(paths.reservations(model)))
-        first = next_number(number for number in found if number)
-        for number in islice((number for number in count(first) if number not in occupied), _NUMBERS):
-            document = {
-                "schema_version": SCHEMA_VERSION,
-                "version": number,
-                "identity": self._draft.identity,
-                "run": self._draft.run,
-                "reserved_at": now(),
-                "write_id": self._write_id,
-            }
-            try:
-                self._store.put_new(paths.reservation(model, number), to_json(document, indent=2) + b"\n")
-            except ConflictError:
-                continue
-            if passed := sorted(other for other in occupied if first <= other < number):
-                log.warning("%s: files that no publisher reserved lie at version %s; they stay", model, _some(passed))
-            return number
-        raise ConflictError(f"{model}: {_NUMBERS} version numbers from {first} on were all taken meanwhile")
-
-    def _occupied(self) -> set[int]:
-        """The numbers at which files lie; TensorFlow Serving takes `007` for 7."""
-        variants = (f"{paths.MODELS}{self._draft.model}/{variant.name}/" for variant in self._draft.variants)
-        names = (name for prefix in variants for name in self._store.list_children(prefix))
-        return {int(name) for name in names if name.isdecimal() and len(name) < _DIGITS}
-
     def _upload_and_commit(self, claim: Claim, etag: str) -> tuple[ServableVersion, bool]:
         with renewed(self._store, self._claim_key, claim, etag, every=self._lease / 6):
             for variant in self._draft.variants:
                 self._upload(variant, paths.payload(self._draft.model, variant.name, claim.version))
             version = replace(self._draft, version=claim.version, created_at=now(), write_id=self._write_id)
+            if self._signer:
+                version = replace(version, signature=Seal(**self._signer.sign(from_json(version.to_json()))))
             key = paths.manifest(version.model, version.version)
             self._in_doubt = True
             try:
@@ -209,6 +205,7 @@ class Publisher:
             self._store.upload_tree(self._payloads[variant.name], prefix, variant.files)
         except ConflictError as error:
             self._uploads = before
+            self._occupied_by_others = True
             if before:  # and a payload that is consumed cannot go to another number
                 raise
             raise _OccupiedError(error.message) from error
@@ -226,7 +223,7 @@ class Publisher:
 
     def _settle(self, version: ServableVersion, error: SlipwayError) -> tuple[ServableVersion, bool]:
         """Finds out what became of a commit that did not go through, or did so unheard."""
-        outcome = self._insist(lambda: read_manifest(self._store, version.model, version.version))
+        outcome = self._insist(lambda: self._catalog.outcome(version.model, version.version))
         if isinstance(outcome, ServableVersion) and outcome.write_id == self._write_id:
             return outcome, False
         if not isinstance(outcome, Tombstone):
@@ -234,8 +231,8 @@ class Publisher:
             self._in_doubt = isinstance(error, StorageError) and error.transient
             raise error
         claim, _, _ = self._read_claim()
-        heir = read_manifest(self._store, version.model, claim.version) if claim else None
-        if isinstance(heir, ServableVersion):
+        heir, retired = self._outcome_of(claim, force=True) if claim else (None, False)
+        if isinstance(heir, ServableVersion) and not retired:
             self._give_up(outcome.why)
             return heir, True
         raise ConflictError(
@@ -243,8 +240,9 @@ class Publisher:
             hint="publish again; if this happens often, the store or this machine stalls for longer than the lease",
         ) from error
 
-    def _bury(self, number: int, why: str) -> None:
-        tombstone = Tombstone(who=f"{self._draft.run.name} ({self._draft.run.id})", why=why, when=now())
+    def _bury(self, number: int, why: str, *, occupied: bool = False) -> None:
+        who = f"{self._draft.run.name} ({self._draft.run.id})"
+        tombstone = Tombstone(who, why, now(), occupied)
         self._store.put_new(paths.manifest(self._draft.model, number), tombstone.to_json())
 
     def _give_up(self, why: str) -> ServableVersion | None:
@@ -275,10 +273,11 @@ class Publisher:
         return None
 
     def _end(self, number: int, why: str) -> Outcome:
+        occupied, self._occupied_by_others = self._occupied_by_others, False
         try:
-            self._bury(number, why)
+            self._bury(number, why, occupied=occupied)
         except ConflictError:  # ended by somebody else, or committed unheard
-            return read_manifest(self._store, self._draft.model, number)
+            return self._catalog.outcome(self._draft.model, number)
         return None
 
     def _restore_claim(self, number: int) -> None:
@@ -320,7 +319,3 @@ def _variants(draft: ServableVersion, payloads: Mapping[str, Path]) -> tuple[Var
     if NATIVE not in names:
         raise InvalidInputError(f"variant {NATIVE!r} is missing: it is what loads everywhere; found {sorted(names)}")
     return draft.variants or tuple(Variant(name, payload_files(payloads[name])) for name in sorted(payloads))
-
-
-def _some(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")

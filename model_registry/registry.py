@@ -1,152 +1,102 @@
-"""The registry as its readers see it, and the door to publishing.
+"""The registry as its writers see it: publishing versions, and moving labels between them.
 
-A version exists from the moment its manifest does. Tombstones, which lie where a manifest would,
-are passed over by everything that reads.
+A change of labels is read, decided by the rules in `transitions`, and swapped in by `journal`.
 """
 
 from __future__ import annotations
 
-import difflib
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
 
 from pydantic_core import to_json
 
-from model_registry import paths
-from model_registry.errors import ConflictError, InvalidInputError, NotFoundError
-from model_registry.manifests import read_manifest
+from model_registry import paths, transitions
+from model_registry.catalog import Catalog
+from model_registry.documents import SCHEMA_VERSION, now
+from model_registry.errors import ConflictError, FormatError, InvalidInputError, NotFoundError
+from model_registry.journal import Journal
+from model_registry.parallel import in_parallel
 from model_registry.paths import Reference
-from model_registry.progress import transferring
-from model_registry.publishing import Publisher, now
-from model_registry.servable import SCHEMA_VERSION, PayloadFile, ServableVersion
+from model_registry.publishing import Publisher
+from model_registry.servable import ServableVersion
+from model_registry.signing import Signer, Verifier, load_keys
+from model_registry.state import Origin, Record, State, Transition
 from model_registry.storage import ObjectStore, open_store
-from model_registry.transitions import Claim, Outcome, Tombstone
+from model_registry.tombstone import Outcome
+from model_registry.transitions import Expect, Expected
+from model_registry.verification import Problem, verify
 
 REGISTRY_VARIABLE = "SLIPWAY_REGISTRY"
 DEFAULT_REGISTRY = "./registry"
 
-_READERS = 16
 _ROUNDS = 20
 
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+log = logging.getLogger("slipway.registry")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One way in which a payload is not what its manifest says.
+class Registry(Catalog):
+    """Which versions of which models there are, how one more comes in, and what their labels name.
 
-    Attributes:
-        variant: Of the version.
-        path: Of the file, relative to the variant's directory.
-        kind: What is wrong with it.
-        expected: What the manifest says; empty for an extra file.
-        found: What lies there; empty for a missing file.
+    Every method that moves a label or retires a version takes
+
+    - `origin`: who does it, and why, for `slipway history`,
+    - `dry_run`: whether to hold it to the rules and change nothing,
+
+    returns the record of the transition, or None if there was nothing to change, and raises
+
+    - NotFoundError, if the version or label is not there,
+    - ConflictError, if a rule forbids it or somebody else was first; nothing was changed then,
+    - StorageError, if the store failed; the message says if it cannot be told what became of it.
     """
 
-    variant: str
-    path: str
-    kind: Literal["missing", "extra", "size", "digest"]
-    expected: str
-    found: str
-
-
-class Registry:
-    """Which versions of which models exist, and how one more comes in.
-
-    Attributes:
-        store: Where everything lies.
-    """
-
-    def __init__(self, store: ObjectStore, *, lease: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        lease: float = 60.0,
+        signer: Signer | None = None,
+        verifier: Verifier | None = None,
+    ) -> None:
         """Opens a registry.
 
         Args:
             store: Where everything lies.
             lease: Seconds without a sign of life after which another publisher is taken for dead.
+            signer: Signs what is published; None publishes it unsigned.
+            verifier: Whose signature every manifest must bear; None trusts the store.
         """
-        self.store = store
+        super().__init__(store, verifier=verifier)
         self._lease = lease
+        self._signer = signer
 
     @classmethod
     def open(cls, url: str | None = None) -> Registry:
         """Opens the registry at a URL, else the one $SLIPWAY_REGISTRY names, else ./registry.
 
         Raises:
-            InvalidInputError: If it is neither a path nor an s3:// URL.
+            InvalidInputError: If it is neither a path nor an s3:// URL, or a configured key cannot be used.
         """
-        return cls(open_store(url or os.environ.get(REGISTRY_VARIABLE) or DEFAULT_REGISTRY))
+        signer, verifier = load_keys(os.environ)
+        store = open_store(url or os.environ.get(REGISTRY_VARIABLE) or DEFAULT_REGISTRY)
+        return cls(store, signer=signer, verifier=verifier)
 
-    def models(self) -> list[str]:
-        """The names of all models anybody ever began to publish."""
-        return [name for name in self.store.list_children(paths.REGISTRY) if _is_model_name(name)]
-
-    def version_numbers(self, model: str) -> list[int]:
-        """The numbers that are committed or given up, ascending, by one listing."""
-        prefix = paths.versions(paths.check_model_name(model))
-        numbers = (paths.version_of(info.key) for info in self.store.list(prefix))
-        return sorted(number for number in numbers if number)
-
-    def versions(self, model: str, limit: int | None = None) -> list[ServableVersion]:
-        """The committed versions, newest first.
-
-        Args:
-            model: Its name.
-            limit: How many at most; None for all.
+    def check(self) -> None:
+        """Fails within seconds if nothing could be published here.
 
         Raises:
-            FormatError: If a manifest cannot be read.
+            InvalidInputError: If what is published could not be read again, for want of a signature.
+            StorageError: If the store cannot be written, or ignores the conditions of a write.
         """
-        found: list[ServableVersion] = []
-        remaining = self.version_numbers(model)[::-1]
-        while remaining and (limit is None or len(found) < limit):
-            batch = len(remaining) if limit is None else limit - len(found)
-            outcomes = _in_parallel(partial(read_manifest, self.store, model), remaining[:batch])
-            found += [outcome for outcome in outcomes if isinstance(outcome, ServableVersion)]
-            remaining = remaining[batch:]
-        return found
-
-    def get(self, reference: Reference) -> ServableVersion:
-        """Reads the version a reference names; without number or label the newest.
-
-        Raises:
-            NotFoundError: If there is none; the message tells what there is.
-        """
-        model = reference.model
-        if reference.label:
-            raise NotFoundError(f"{reference}: no label is set for {model}", hint=f"name a version: {model}:NUMBER")
-        if reference.version is None:
-            newest = self.versions(model, limit=1)
-            if not newest:
-                raise self._no_such_version(reference, None)
-            return newest[0]
-        outcome = read_manifest(self.store, model, reference.version)
-        if not isinstance(outcome, ServableVersion):
-            raise self._no_such_version(reference, outcome)
-        return outcome
-
-    def find(self, model: str, identity: str) -> ServableVersion | None:
-        """The committed version of an identity, or None."""
-        key = paths.claim(paths.check_model_name(model), identity)
-        try:
-            claim = Claim.from_json(self.store.get(key).data, key=key)
-        except NotFoundError:
-            return None
-        for number in (claim.version, claim.previous):
-            outcome = read_manifest(self.store, model, number) if number else None
-            if isinstance(outcome, ServableVersion):
-                return outcome
-        return None
+        self._require_key()
+        self.store.check()
 
     def publish(
         self, draft: ServableVersion, payloads: Mapping[str, Path], *, force: bool = False
     ) -> tuple[ServableVersion, bool]:
-        """Uploads and commits a new version, unless one of the same identity is committed.
+        """Uploads and commits a new version, unless one of the same identity is committed and not retired.
 
         Args:
             draft: The manifest, with version 0 and neither created_at nor write_id. Variants without
@@ -163,7 +113,8 @@ class Registry:
             StorageError: If the store failed; nothing is committed then, or the message says that it
                 cannot be told. Transient only if calling again can succeed, and makes no second version.
         """
-        return Publisher(self.store, draft, payloads, lease=self._lease).publish(force=force)
+        self._require_key()
+        return Publisher(self, draft, payloads, lease=self._lease, signer=self._signer).publish(force=force)
 
     def record_rejection(self, draft: ServableVersion, *, reason: str) -> None:
         """Writes down that a candidate was refused and why, in place of an earlier record of it."""
@@ -193,70 +144,122 @@ class Registry:
         raise ConflictError(f"{key} is being written by too many at once")
 
     def verify(self, version: ServableVersion) -> list[Problem]:
-        """Reads every file of every variant back and holds it against the manifest.
+        """Reads every file of every variant back and holds it against the manifest."""
+        return verify(self.store, version)
 
-        Returns:
-            What is wrong, by variant and path; empty if nothing is.
+    def promote(
+        self,
+        model: str,
+        version: int,
+        label: str,
+        *,
+        origin: Origin,
+        expect: Expected = Expect.ANYTHING,
+        dry_run: bool = False,
+    ) -> Record | None:
+        """Lets a label name a committed version; `expect` is what the label is believed to name."""
+        decide = partial(
+            transitions.promote, model=model, version=version, label=paths.check_label(label), expect=expect
+        )
+        return self._change(model, decide, origin=origin, dry_run=dry_run)
+
+    def follow(self, version: ServableVersion, label: str, *, origin: Origin, dry_run: bool = False) -> Record | None:
+        """Lets a label name a version that was just published, unless it ever named a higher one.
+
+        Of two that follow at once the higher version wins, whoever comes first: so who conflicts decides anew.
         """
-        total = sum(variant.bytes for variant in version.variants)
-        with transferring(f"verify {version.model}:{version.version}", total) as advance:
-            problems = [item for variant in version.variants for item in self._verify(version, variant.name, advance)]
-        return sorted(problems, key=lambda problem: (problem.variant, problem.path))
+        number = version.version
+        decide = partial(transitions.follow, model=version.model, version=number, label=paths.check_label(label))
+        return self._change(version.model, decide, origin=origin, dry_run=dry_run, rounds=_ROUNDS)
 
-    def _verify(self, version: ServableVersion, name: str, advance: Callable[[int], None]) -> Iterator[Problem]:
-        variant = version.variant(name)
-        expected = {file.path: file for file in variant.files} if variant else {}
-        prefix = paths.payload(version.model, name, version.version)
-        present = {info.key[len(prefix) :]: info.size for info in self.store.list(prefix)}
-        for path in present.keys() - expected.keys():
-            yield Problem(name, path, "extra", "", f"{present[path]} bytes")
-        for path in expected.keys() - present.keys():
-            yield Problem(name, path, "missing", f"{expected[path].bytes} bytes", "")
-        readable = []
-        for path in present.keys() & expected.keys():
-            if present[path] == expected[path].bytes:
-                readable.append(path)
-            else:
-                yield Problem(name, path, "size", f"{expected[path].bytes} bytes", f"{present[path]} bytes")
-        for path, found in zip(readable, _in_parallel(partial(self._digest, prefix, advance), readable), strict=True):
-            if found is None:
-                yield Problem(name, path, "missing", f"{expected[path].bytes} bytes", "")
-            elif found.sha256 != expected[path].sha256:
-                yield Problem(name, path, "digest", expected[path].sha256, found.sha256)
+    def roll_back(
+        self, model: str, label: str, *, origin: Origin, expect: Expected = Expect.ANYTHING, dry_run: bool = False
+    ) -> Record | None:
+        """Lets a label name the version that it named before, one step back in its own past."""
+        decide = partial(transitions.roll_back, model=model, label=paths.check_label(label), expect=expect)
+        return self._change(model, decide, origin=origin, dry_run=dry_run)
 
-    def _digest(self, prefix: str, advance: Callable[[int], None], path: str) -> PayloadFile | None:
+    def unlabel(
+        self, model: str, label: str, *, origin: Origin, expect: Expected = Expect.ANYTHING, dry_run: bool = False
+    ) -> Record | None:
+        """Takes a label away, with its past."""
+        decide = partial(transitions.unlabel, model=model, label=paths.check_label(label), expect=expect)
+        return self._change(model, decide, origin=origin, dry_run=dry_run)
+
+    def retire(
+        self, model: str, versions: Collection[int], *, origin: Origin, forget: bool = False, dry_run: bool = False
+    ) -> Record | None:
+        """Decides that no label shall ever name these versions again; gc deletes them later.
+
+        With `forget` rollbacks pass over them; else one that a label may be rolled back to is refused.
+        """
+        decide = partial(transitions.retire, model=model, versions=versions, forget=forget)
+        return self._change(model, decide, origin=origin, dry_run=dry_run)
+
+    def collected(self, model: str, versions: Collection[int], *, origin: Origin) -> Record | None:
+        """Notes that retired versions were deleted (model_registry.collection)."""
+        return self._change(model, partial(transitions.collect, versions=versions), origin=origin, dry_run=False)
+
+    def _require_key(self) -> None:
+        if self.verifier and not self._signer:
+            raise InvalidInputError(
+                "a public key is configured and no key to sign with: what is published unsigned would be refused "
+                "by every reader",
+                hint="set SLIPWAY_SIGNING_KEY, or unset SLIPWAY_PUBLIC_KEY where models are packaged",
+            )
+
+    def _change(
+        self,
+        model: str,
+        decide: Callable[[State], Transition | None],
+        *,
+        origin: Origin,
+        dry_run: bool,
+        rounds: int = 1,
+    ) -> Record | None:
+        journal = Journal(self.store, model)
+        while True:
+            rounds -= 1
+            seen = journal.read()
+            transition = decide(seen.state)
+            if transition is None:
+                return None
+            confirm = partial(self._require_committed, model, transition)
+            confirm()
+            if dry_run:
+                return Record(seen.state.revision + 1, transition, origin, now(), write_id="")
+            try:
+                return journal.commit(transition, seen, origin=origin, confirm=confirm)
+            except ConflictError:
+                if rounds <= 0:
+                    raise
+
+    def _require_committed(self, model: str, transition: Transition) -> None:
+        """Holds a transition to what only the manifests tell: that its versions are committed, with every variant.
+
+        Asked after the state was read: what is collected is retired in the state before, and so conflicts.
+        """
+        if transition.action == "retire":
+            missing = {*transition.versions} - {listed.version for listed in self.listing(model)}
+            if missing:
+                raise self.no_such_version(Reference(model, version=min(missing)), self.outcome(model, min(missing)))
+        label, before, to = transition.label, transition.from_version, transition.to_version
+        if label is None or to is None:
+            return
+        numbers = (to,) if before is None else (to, before)
+        target, *holders = in_parallel(partial(self._outcome_or_error, model), numbers)
+        if isinstance(target, FormatError):
+            raise target
+        if not isinstance(target, ServableVersion):
+            raise self.no_such_version(Reference(model, version=to), target)
+        for holder in holders:
+            if isinstance(holder, ServableVersion):
+                transitions.require_variants(target, holder, label)
+            else:  # a label must be free to leave it
+                log.warning("%s:%s, which %s@%s names, has no manifest that can be read", model, before, model, label)
+
+    def _outcome_or_error(self, model: str, version: int) -> Outcome | FormatError:
         try:
-            found = self.store.digest(prefix + path)
-        except NotFoundError:
-            return None
-        advance(found.bytes)
-        return found
-
-    def _no_such_version(self, reference: Reference, outcome: Outcome) -> NotFoundError:
-        model = reference.model
-        newest = [str(version.version) for version in self.versions(model, limit=5)]
-        if newest:
-            why = f": it was given up: {outcome.why}" if isinstance(outcome, Tombstone) else ""
-            return NotFoundError(f"{reference} does not exist{why}", hint=f"newest versions: {', '.join(newest)}")
-        names = self.models()
-        near = difflib.get_close_matches(model, names, cutoff=0.5) or names[:5]
-        if model in names:
-            return NotFoundError(f"{reference} does not exist: no version of {model} is committed in {self.store.uri}")
-        there = f"nearest models: {', '.join(near)}" if near else "the registry is empty; `slipway package` fills it"
-        return NotFoundError(f"no model {model!r} in {self.store.uri}", hint=there)
-
-
-def _in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterable[_Result]:
-    """Maps in threads; a single item needs none."""
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(_READERS, len(items))) as pool:
-        return list(pool.map(function, items))
-
-
-def _is_model_name(name: str) -> bool:
-    try:
-        paths.check_model_name(name)
-    except InvalidInputError:
-        return False
-    return True
+            return self.outcome(model, version)
+        except FormatError as error:
+            return error

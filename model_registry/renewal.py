@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from model_registry.claims import Claim
 from model_registry.errors import ConflictError, NotFoundError, SlipwayError
 from model_registry.storage.base import ObjectStore
-from model_registry.transitions import Claim
 
 log = logging.getLogger("slipway.registry")
 

@@ -1,27 +1,33 @@
 """What a servable version is: frozen values that pass between stages and lie in the manifest.
 
-The manifest is the JSON form of `ServableVersion`. A registry document is untrusted input, so it is
-validated field by field when read; fields that a newer Slipway added are ignored, a newer
-`schema_version` is refused.
+The manifest is the JSON form of `ServableVersion`. Fields that a newer Slipway added are ignored when it
+is read, a newer `schema_version` is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import Field, TypeAdapter
 
-from model_registry.errors import FormatError
+from model_registry.documents import SCHEMA_VERSION, load, validate
 
-SCHEMA_VERSION = 1
 NATIVE = "native"
 
+# A tombstone takes at most so many bytes and a manifest always takes more, blanks at its end if need be:
+# so a listing tells the versions from the numbers that were given up (docs/adr/0007).
+TOMBSTONE_BYTES = 1024
+
+# Of 18 digits, so that a 64-bit integer holds it, in whatever language reads the document.
+MAX_VERSION = 10**18 - 1
+
+Version = Annotated[int, Field(gt=0, le=MAX_VERSION)]
+Size = Annotated[int, Field(ge=0, lt=2**63)]
 SourceFormat = Literal["keras", "h5", "saved_model"]
 Method = Literal["predict", "classify", "regress"]
-Measure = float | int | str | dict[str, float]
+Measure = float | Annotated[int, Field(ge=-(2**63), lt=2**63)] | str | dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,13 @@ class TensorInfo:
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
+
+    @property
+    def form(self) -> str:
+        """Dtype and shape as a person reads them: `float32 [null, 8, 8, 1]`."""
+        if self.shape is None:
+            return f"{self.dtype} of unknown rank"
+        return f"{self.dtype} [{', '.join('null' if size is None else str(size) for size in self.shape)}]"
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class PayloadFile:
     """
 
     path: str
-    bytes: int
+    bytes: Size
     sha256: str
 
 
@@ -135,7 +148,7 @@ class Source:
     uri: str
     format: SourceFormat
     sha256: str
-    bytes: int
+    bytes: Size
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,21 @@ class Run:
     id: str
     name: str
     url: str | None = None
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The signature over a manifest (model_registry.signing).
+
+    Attributes:
+        algorithm: Always `ed25519`.
+        key_id: Tells which public key checks it.
+        value: The signature, in base64.
+    """
+
+    algorithm: str
+    key_id: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -172,6 +200,7 @@ class ServableVersion:
         libraries: Versions of what made it.
         run: Who made it.
         write_id: Tells this write from any other of the same content.
+        signature: Over all the rest; None where no key was configured.
     """
 
     model: str
@@ -189,6 +218,7 @@ class ServableVersion:
     write_id: str
     missing: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+    signature: Seal | None = None
 
     def variant(self, name: str) -> Variant | None:
         """The variant of that name, or None."""
@@ -196,38 +226,29 @@ class ServableVersion:
 
     def to_json(self) -> bytes:
         """The manifest as it is stored."""
-        return _ADAPTER.dump_json(self, indent=2) + b"\n"
+        return _ADAPTER.dump_json(self, indent=2).ljust(TOMBSTONE_BYTES) + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes, *, key: str) -> ServableVersion:
-        """Reads a manifest.
-
-        Args:
-            data: The stored bytes.
-            key: Where they were found, for the message.
+        """Reads a stored manifest.
 
         Raises:
-            FormatError: If they are no manifest, or one of a newer Slipway.
+            FormatError: If the bytes are no manifest, or one of a newer Slipway.
         """
-        try:
-            document = from_json(data)
-            schema = document["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(
-                f"{key} is not a manifest: {error}",
-                hint="somebody else wrote into the registry; restore the document from a backup",
-            ) from None
-        if schema != SCHEMA_VERSION:
-            raise FormatError(
-                f"{key} has schema version {schema!r}, this Slipway reads {SCHEMA_VERSION}",
-                hint="install the Slipway that wrote it, or a newer one",
-            )
-        try:
-            return _ADAPTER.validate_python(document)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise FormatError(f"{key} is not a manifest: {where}: {first['msg']}") from None
+        return cls.from_document(load(data, key=key, what="a manifest"), key=key)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], *, key: str) -> ServableVersion:
+        """Reads a manifest that is JSON already.
+
+        Args:
+            document: As `documents.load` returns it.
+            key: Where it was found, for the message.
+
+        Raises:
+            FormatError: If a field is missing or wrong.
+        """
+        return validate(_ADAPTER, document, key=key, what="a manifest")
 
 
 _ADAPTER = TypeAdapter(ServableVersion)

@@ -1,172 +1,281 @@
-"""How a version comes to be: the rules of the publishing protocol, as pure functions.
+"""How a model's state may change: the rules, as pure functions.
 
-    1. A number is taken by creating its reservation, and is never given back.
-    2. The claim on an identity names the number that packages it. Whoever holds the claim uploads,
-       and renews the claim while it does.
-    3. The manifest's key has one arbiter, the store: whoever creates the object there decides. A
-       manifest commits the number, a tombstone ends it.
-    4. A claim is dead once its number has a tombstone. One that was not renewed for longer than the
-       lease may be ended by anybody, by creating the tombstone; only then does the claim change hands.
+    1. A label moves only to a version that is committed, not retired, and has every variant of the
+       version the label names now: a server that loads such a variant would be left without one.
+    2. A transition is made absolute once, from the state its author saw. If the label names another
+       version by the time it is applied, it conflicts; it is never aimed anew.
+    3. A rollback goes one step back in the label's own past, and is a move like any other: recorded,
+       and never a deletion.
+    4. A label that follows new versions (`package --label`) never goes below the highest version that it
+       ever named: a late packaging, or one that finds an old version again, undoes no rollback.
+    5. What a label names or may be rolled back to is not retired. What is retired is deleted later, and
+       its number never comes back.
 
-So at most one publisher commits a number, and a late one learns at its own commit that it was given up.
-Which document was read when does not matter: every step is conditional on what was read.
+`promote`, `follow`, `roll_back`, `unlabel`, `retire` and `collect` decide; `apply` holds the decision
+against the state that is there when it is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
 from enum import Enum
-from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
-
-from model_registry.errors import FormatError
-from model_registry.servable import SCHEMA_VERSION, Run, ServableVersion
+from model_registry.errors import ConflictError, NotFoundError
+from model_registry.servable import ServableVersion
+from model_registry.state import PAST_STEPS, Past, Record, State, Transition
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Who packages an identity, under which number.
+class Expect(Enum):
+    """What a label is expected to name where nobody said."""
 
-    Attributes:
-        version: The number.
-        write_id: Tells this publisher from any other.
-        run: The publisher, for people.
-        renewal: Counts up, so that each renewal is another document.
-        previous: The last committed number of the same identity, where a new one was forced.
-        schema_version: Of this document.
-    """
-
-    version: int
-    write_id: str
-    run: Run
-    renewal: int = 0
-    previous: int | None = None
-    schema_version: int = SCHEMA_VERSION
-
-    def renewed(self) -> Claim:
-        """The next document of the same claim."""
-        return replace(self, renewal=self.renewal + 1)
-
-    def to_json(self) -> bytes:
-        """The claim as it is stored."""
-        return _CLAIM.dump_json(self, indent=2) + b"\n"
-
-    @classmethod
-    def from_json(cls, data: bytes, *, key: str) -> Claim:
-        """Reads a claim.
-
-        Raises:
-            FormatError: If the document is none.
-        """
-        return _parse(_CLAIM, data, key, "a claim")
+    ANYTHING = "anything"
 
 
-@dataclass(frozen=True)
-class Tombstone:
-    """Lies where a manifest would: this number will never be committed.
-
-    Attributes:
-        who: The run that gave it up, or `gc`.
-        why: For a person.
-        when: ISO 8601 in UTC.
-    """
-
-    who: str
-    why: str
-    when: str
-
-    def to_json(self) -> bytes:
-        """The tombstone as it is stored."""
-        document = {"schema_version": SCHEMA_VERSION, "tombstone": vars(self)}
-        return to_json(document, indent=2) + b"\n"
+# A version, nothing (None), or whatever it is.
+Expected = int | None | Expect
 
 
-# What lies at a manifest's key; None while the number is neither committed nor given up.
-Outcome = ServableVersion | Tombstone | None
-
-
-def read_outcome(data: bytes, *, key: str) -> ServableVersion | Tombstone:
-    """Reads what lies at a manifest's key.
-
-    Raises:
-        FormatError: If it is neither a manifest nor a tombstone.
-    """
-    try:
-        document = from_json(data)
-    except ValueError:
-        document = None
-    if isinstance(document, dict) and "tombstone" in document:
-        return _parse(_TOMBSTONE, data, key, "a tombstone").tombstone
-    return ServableVersion.from_json(data, key=key)
-
-
-class Step(Enum):
-    """What a publisher does next."""
-
-    CLAIM = "create the claim"
-    TAKE = "swap the claim for one's own"
-    REUSE = "take the version that is committed"
-    WAIT = "look again later"
-    BURY = "create the dead number's tombstone, then look again"
-
-
-def next_step(claim: Claim | None, age: float, outcome: Outcome, *, lease: float, force: bool) -> Step:
-    """Decides what follows from the claim on an identity.
+def promote(
+    state: State, model: str, version: int, label: str, *, expect: Expected = Expect.ANYTHING
+) -> Transition | None:
+    """Decides to let a label name a version. Whether that is committed is the caller's to know.
 
     Args:
-        claim: What was read, or None if there was none.
-        age: Seconds since the claim was written or renewed, by the store's clock.
-        outcome: What lies at the manifest's key of the claimed number, read after the claim.
-        lease: Seconds without renewal after which a publisher is taken for dead.
-        force: Whether a new version is wanted although one is committed.
+        state: As the author saw it.
+        model: Its name, for the message.
+        version: What the label shall name.
+        label: Which label moves.
+        expect: What the author believes that the label names.
+
+    Returns:
+        The transition; None if the label names the version already.
+
+    Raises:
+        ConflictError: If the label names another version than expected, or the version is retired.
     """
-    if claim is None:
-        return Step.CLAIM
-    if isinstance(outcome, ServableVersion):
-        return Step.TAKE if force else Step.REUSE
-    if isinstance(outcome, Tombstone):
-        return Step.TAKE
-    return Step.BURY if age > lease else Step.WAIT
+    found = _held(state, model, label, expect)
+    if found == version:
+        return None
+    transition = Transition("promote", label, from_version=found, to_version=version)
+    _require(state, transition, model)
+    return transition
 
 
-def next_number(reserved: Iterable[int]) -> int:
-    """The number after the highest that was ever taken."""
-    return max(reserved, default=0) + 1
+def follow(state: State, model: str, version: int, label: str) -> Transition | None:
+    """Decides to let a label name a new version, as `promote` does, unless it ever named a higher one.
 
-
-def succeed(claim: Claim | None, outcome: Outcome, *, version: int, write_id: str, run: Run) -> Claim:
-    """The claim that follows another one, remembering the version that stays committed meanwhile."""
-    if isinstance(outcome, ServableVersion):
-        previous: int | None = outcome.version
-    else:
-        previous = claim.previous if claim else None
-    return Claim(version=version, write_id=write_id, run=run, previous=previous)
-
-
-@dataclass(frozen=True)
-class _TombstoneDocument:
-    tombstone: Tombstone
-    schema_version: int
-
-
-_CLAIM = TypeAdapter(Claim)
-_Document = TypeVar("_Document", Claim, _TombstoneDocument)
-_TOMBSTONE = TypeAdapter(_TombstoneDocument)
-
-
-def _parse(adapter: TypeAdapter[_Document], data: bytes, key: str, what: str) -> _Document:
-    try:
-        parsed = adapter.validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise FormatError(f"{key} is not {what}: {where or 'document'}: {first['msg']}") from None
-    if parsed.schema_version != SCHEMA_VERSION:
-        raise FormatError(
-            f"{key} has schema version {parsed.schema_version}, this Slipway reads {SCHEMA_VERSION}",
-            hint="install the Slipway that wrote it, or a newer one",
+    Raises:
+        ConflictError: If it did, or the version is retired.
+    """
+    found, past = state.labels.get(label), state.pasts.get(label, Past())
+    if found != version and version <= past.highest:
+        raise ConflictError(
+            f"{model}@{label} stays at {_named(model, found)}: expected a version above {past.highest}, the highest "
+            f"it ever named, found {version}",
+            hint=f"if this is meant: slipway promote {model}:{version} {label}",
         )
-    return parsed
+    return promote(state, model, version, label)
+
+
+def roll_back(state: State, model: str, label: str, *, expect: Expected = Expect.ANYTHING) -> Transition:
+    """Decides to let a label name the version it named before.
+
+    Raises:
+        NotFoundError: If the label names nothing, or named nothing before.
+        ConflictError: If it does not name what is expected.
+    """
+    found = _held(state, model, label, expect)
+    if found is None:
+        raise no_label(state, model, label)
+    past = state.pasts[label].versions
+    if not past:
+        raise NotFoundError(
+            f"{model}@{label} names {model}:{found} and has no past to go back to",
+            hint=f"name the version: slipway promote {model}:VERSION {label}",
+        )
+    return Transition("rollback", label, from_version=found, to_version=past[-1])
+
+
+def unlabel(state: State, model: str, label: str, *, expect: Expected = Expect.ANYTHING) -> Transition:
+    """Decides to take a label away, with its past.
+
+    Raises:
+        NotFoundError: If there is no such label.
+        ConflictError: If it does not name what is expected.
+    """
+    found = _held(state, model, label, expect)
+    if found is None:
+        raise no_label(state, model, label)
+    return Transition("unlabel", label, from_version=found)
+
+
+def retire(state: State, model: str, versions: Collection[int], *, forget: bool = False) -> Transition | None:
+    """Decides that no label shall ever name these versions again.
+
+    Args:
+        state: As the author saw it.
+        model: Its name, for the message.
+        versions: Which are retired; those that are already do not matter.
+        forget: Whether rollbacks shall pass over them; else one that a label may be rolled back to is refused.
+
+    Returns:
+        The transition; None if all of them are retired already.
+
+    Raises:
+        ConflictError: If a label needs one of them.
+    """
+    remaining = tuple(sorted({*versions} - state.retired.keys()))
+    if not remaining:
+        return None
+    transition = Transition("retire", versions=remaining, forget=forget)
+    _require(state, transition, model)
+    return transition
+
+
+def collect(state: State, versions: Collection[int]) -> Transition | None:
+    """Notes that retired versions were deleted; None if none of them is noted as retired any more."""
+    gone = tuple(sorted({*versions} & state.retired.keys()))
+    return Transition("collect", versions=gone) if gone else None
+
+
+def apply(state: State, record: Record, *, model: str) -> State:
+    """The state after a transition.
+
+    Args:
+        state: The state that is there.
+        record: The transition with its author; its revision follows the state's.
+        model: Its name, for the message.
+
+    Raises:
+        ConflictError: If the state is no longer what the transition needs.
+    """
+    transition = record.transition
+    _require(state, transition, model)
+    after = replace(state, revision=record.revision, last_transition=record)
+    label, to = transition.label, transition.to_version
+    if label is None:
+        return _without(after, transition, record.revision)
+    labels = {name: version for name, version in state.labels.items() if name != label}
+    pasts = {name: past for name, past in state.pasts.items() if name != label}
+    if to is not None:
+        labels[label] = to
+        pasts[label] = _past_after(state.pasts.get(label, Past()), transition, to)
+    return replace(after, labels=dict(sorted(labels.items())), pasts=dict(sorted(pasts.items())))
+
+
+def _require(state: State, transition: Transition, model: str) -> None:
+    """What must be true of the state in which a transition is made, whoever decided on it, and when."""
+    label = transition.label
+    if transition.action == "retire":
+        _require_unneeded(state, transition, model)
+    if label is None:
+        return
+    found = state.labels.get(label)
+    if found != transition.from_version:
+        raise ConflictError(
+            f"{model}@{label} was moved meanwhile: expected {_named(model, transition.from_version)}, "
+            f"found {_named(model, found)}",
+            hint=f"see `slipway history {model}`, and decide anew",
+        )
+    if transition.action == "rollback":
+        past = state.pasts[label].versions
+        if past[-1:] != (transition.to_version,):
+            raise ConflictError(
+                f"{model}@{label}: its past changed meanwhile: expected {_named(model, transition.to_version)} before "
+                f"it, found {_named(model, past[-1] if past else None)}"
+            )
+    if transition.to_version in state.retired:
+        raise ConflictError(
+            f"{model}:{transition.to_version} is retired: expected a version that is not",
+            hint="package its source again for a new version; a retired one does not come back",
+        )
+
+
+def _require_unneeded(state: State, transition: Transition, model: str) -> None:
+    for version in transition.versions:
+        if labels := state.labels_of(version):
+            raise ConflictError(
+                f"{model}:{version} cannot be retired: {', '.join(f'{model}@{label}' for label in labels)} names it",
+                hint=f"move the label first: slipway promote {model}:VERSION {labels[0]}",
+            )
+        into = [label for label, past in state.pasts.items() if version in past.versions]
+        if into and not transition.forget:
+            raise ConflictError(
+                f"{model}:{version} cannot be retired: {', '.join(f'{model}@{label}' for label in into)} may be rolled "
+                "back to it",
+                hint="with --forget rollbacks pass over it",
+            )
+
+
+def require_variants(target: ServableVersion, holder: ServableVersion, label: str) -> None:
+    """Holds a move to the rule on variants.
+
+    Args:
+        target: What the label shall name.
+        holder: What it names.
+        label: Which it is.
+
+    Raises:
+        ConflictError: If the target lacks a variant of the holder.
+    """
+    names = sorted(variant.name for variant in target.variants)
+    missing = sorted({variant.name for variant in holder.variants}.difference(names))
+    if missing:
+        raise ConflictError(
+            f"{target.model}@{label}: expected every variant of {target.model}:{holder.version}, and "
+            f"{target.model}:{target.version} lacks {', '.join(missing)}; found {', '.join(names)}: servers that load "
+            "the missing one would be left without a model",
+            hint=f"package the source with --variant {missing[0]}, or take the label away first: slipway unlabel",
+        )
+
+
+def _past_after(past: Past, transition: Transition, to: int) -> Past:
+    highest = max(past.highest, to)
+    if transition.action == "rollback":
+        return Past(past.versions[:-1], highest)
+    steps = past.versions if transition.from_version is None else (*past.versions, transition.from_version)
+    return Past(steps[-PAST_STEPS:], highest)
+
+
+def _without(state: State, transition: Transition, revision: int) -> State:
+    gone = {*transition.versions}
+    if transition.action == "collect":
+        return replace(state, retired={number: at for number, at in state.retired.items() if number not in gone})
+    pasts = {
+        label: replace(past, versions=_steps_without(past.versions, gone, state.labels[label]))
+        for label, past in state.pasts.items()
+    }
+    # Of two that retire a version at once the first one did.
+    return replace(state, pasts=pasts, retired=dict(sorted({**dict.fromkeys(gone, revision), **state.retired}.items())))
+
+
+def _steps_without(steps: tuple[int, ...], gone: set[int], holder: int) -> tuple[int, ...]:
+    """A past from which versions are taken out; each step still leads to another version than the one before."""
+    remaining = [version for version in steps if version not in gone]
+    return tuple(
+        version for version, after in zip(remaining, [*remaining, holder][1:], strict=True) if version != after
+    )
+
+
+def no_label(state: State, model: str, label: str) -> NotFoundError:
+    """The error for a label that names nothing; the hint tells which labels there are."""
+    there = ", ".join(state.labels)
+    return NotFoundError(
+        f"{model} has no label {label!r}",
+        hint=f"its labels: {there}" if there else "`slipway promote` sets one",
+    )
+
+
+def _named(model: str, version: int | None) -> str:
+    return "nothing" if version is None else f"{model}:{version}"
+
+
+def _held(state: State, model: str, label: str, expect: Expected) -> int | None:
+    found = state.labels.get(label)
+    if expect is not Expect.ANYTHING and expect != found:
+        raise ConflictError(
+            f"{model}@{label}: expected it to name {_named(model, expect)}, found {_named(model, found)}",
+            hint=f"see `slipway history {model}`, and decide anew",
+        )
+    return found

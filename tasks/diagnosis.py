@@ -22,6 +22,7 @@ from typing import Literal
 from model_registry import __version__
 from model_registry.errors import SlipwayError
 from model_registry.registry import Registry
+from model_registry.signing import load_keys
 from model_registry.storage.probe import check_conditional_writes
 from tasks.model_process import sandbox
 from tasks.model_process.client import ModelProcess
@@ -66,6 +67,7 @@ def diagnose(registry: str | None = None) -> tuple[Finding, ...]:
         _hardware,
         _isolation,
         partial(_registry, registry),
+        _signatures,
         _docker,
         _prefect_api,
     )
@@ -209,6 +211,17 @@ def _registry(url: str | None) -> Iterable[Finding]:
         )
         return
     yield Finding("registry", f"{store.uri}: writable, conditional writes have one winner", "ok")
+
+
+def _signatures() -> Iterable[Finding]:
+    try:
+        signer, verifier = load_keys(os.environ)
+    except SlipwayError as error:
+        yield Finding("signatures", error.message, "fail", error.hint or "")
+        return
+    signs = f"signs as {signer.key_id}" if signer else "publishes unsigned"
+    reads = f"reads only what {' or '.join(verifier.key_ids)} signed" if verifier else "reads unsigned versions too"
+    yield Finding("signatures", f"{signs}, {reads}", "ok")
 
 
 def _docker() -> Iterable[Finding]:

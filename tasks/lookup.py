@@ -84,7 +84,7 @@ def look_up(
     started = time.perf_counter()
     spec = loaded.spec
     assert spec.source is not None
-    registry.store.check()
+    registry.check()
     source = fetch(spec.source, workspace / "source")
     samples = fetch(spec.samples, workspace / "samples") if spec.samples else None
     state = _state(source, samples)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_registry.errors import InvalidInputError
+from model_registry.paths import check_label
 from model_registry.registry import Registry
 from model_registry.servable import NATIVE
 from model_registry.source import inspect_source
@@ -26,6 +27,7 @@ class PackageRequest:
         variants: What must be delivered.
         trust: The operator's grant to the spec: the model may bring code.
         force: Package even if the same identity is there.
+        label: Which label shall name the version; no part of its identity.
     """
 
     source: str | None = None
@@ -35,6 +37,7 @@ class PackageRequest:
     variants: tuple[str, ...] = (NATIVE,)
     trust: bool = False
     force: bool = False
+    label: str | None = None
 
     def resolve(self) -> LoadedSpec:
         """The spec in force. Reads the spec file, checks names and grants; touches nothing else.
@@ -45,6 +48,8 @@ class PackageRequest:
         unknown = [name for name in self.variants if name != NATIVE]
         if unknown:
             raise InvalidInputError(f"unknown variant {unknown[0]!r}: expected {NATIVE!r}")
+        if self.label is not None:
+            check_label(self.label)
         if self.spec is not None:
             loaded = load_spec(Path(self.spec)).overridden(model=self.name, source=self.source)
         elif self.source is not None:

@@ -8,23 +8,26 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import click.testing
-import httpx
 import psutil
 import pytest
 
 from flows.cli import main
+from model_registry import paths
 from model_registry.errors import InvalidInputError, StorageError
+from model_registry.paths import Reference
 from model_registry.registry import Registry
+from model_registry.state import Past
 from tests.support.command import SLIPWAY, Outcome, assert_no_process_in, scratch_of, slipway, tree
 from tests.support.fixtures_prefect import StartWorker
 from tests.support.fixtures_s3 import Bucket
+from tests.support.prefect_api import artifacts_since, asked, call, ids, until
 from tests.support.prefect_processes import PrefectServer
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -44,41 +47,6 @@ REWRITES_THE_SOURCE = """
     source = pathlib.Path(__file__).with_name("tiny.keras")
     source.write_bytes(source.read_bytes())
 """
-
-
-def call(server: PrefectServer, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Asks the server, again while its database is busy."""
-    deadline = time.monotonic() + _WITHIN
-    while True:
-        method = "GET" if body is None else "POST"
-        answer = httpx.request(method, f"{server.api_url}/{path}", json=body, timeout=60, trust_env=False)
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-            answer.raise_for_status()
-            return answer.json()
-        time.sleep(0.1)
-
-
-def asked(server: PrefectServer, what: str, **criteria: Any) -> list[dict[str, Any]]:
-    found = call(server, f"{what}/filter", criteria)
-    assert isinstance(found, list)
-    return found
-
-
-def until(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _WITHIN
-    while not happened():
-        assert time.monotonic() < deadline, f"expected within {_WITHIN:g} s that {what}"
-        time.sleep(0.1)
-
-
-def ids(server: PrefectServer, what: str) -> set[str]:
-    return {found["id"] for found in asked(server, what)}
-
-
-def artifacts_since(server: PrefectServer, before: set[str]) -> dict[str, dict[str, Any]]:
-    # Those without a key are Prefect's own, of a state's data.
-    found = asked(server, "artifacts")
-    return {item["key"]: item for item in found if item["key"] and item["id"] not in before}
 
 
 def persisted() -> list[Path]:
@@ -150,6 +118,37 @@ def test_a_packaging_is_published_reused_and_forced(folder: Path, prefect_server
 
     assert (third["version"], third["reused"]) == (2, False)
     assert not (folder / "registry" / "staging").exists()
+
+
+def test_a_label_follows_what_was_packaged_and_a_late_version_stays_without(
+    folder: Path, prefect_server: PrefectServer
+) -> None:
+    before = ids(prefect_server, "artifacts")
+
+    first = package(prefect_server, "tiny.keras", "--label", "stable").document
+
+    assert [stage["stage"] for stage in first["stages"]][-2:] == ["publish", "label"]
+    assert (first["label"]["to"], first["label"]["changed"], first["version"]) == (1, True, 1)
+    registry = Registry.open(str(folder / "registry"))
+    (record,) = registry.history("tiny")
+    assert record.origin.run == registry.get(Reference("tiny")).run
+    assert "tiny-labels" in artifacts_since(prefect_server, before)
+
+    # As if 9 had been labelled, taken back and retired, while this packaging went on.
+    state = registry.state("tiny")
+    key = paths.state("tiny")
+    highest = replace(state, pasts={"stable": Past((), 9)})
+    registry.store.put_if_match(key, highest.to_json(), registry.store.get(key).etag)
+    before = ids(prefect_server, "artifacts")
+
+    late = package(prefect_server, "tiny.keras", "--force", "--label", "stable")
+
+    assert (late.code, late.error["class"]) == (4, "ConflictError")
+    assert "tiny:2 is committed, but labelling it failed" in late.error["message"]
+    assert "expected a version above 9" in late.error["message"]
+    assert [version.version for version in registry.versions("tiny")] == [2, 1]
+    assert registry.state("tiny").labels == {"stable": 1}
+    assert sorted(artifacts_since(prefect_server, before)) == ["tiny-checks", "tiny-stages", "tiny-version"]
 
 
 def test_a_rejected_model_leaves_its_checks_and_no_version(folder: Path, prefect_server: PrefectServer) -> None:
@@ -308,8 +307,8 @@ def test_a_signal_ends_the_command_with_all_it_started(folder: Path, number: sig
 
 
 @pytest.fixture
-def deployed(prefect_server: PrefectServer, prefect_worker: StartWorker) -> dict[str, Any]:
-    """The deployment as the server has it, with a worker in its pool."""
+def deployed(prefect_server: PrefectServer, prefect_worker: StartWorker) -> dict[str, dict[str, Any]]:
+    """The deployments as the server has them, by name, with a worker in their pool."""
     prefect_worker("default")
     before = tree(ROOT / "flows").keys() | {path.name for path in ROOT.iterdir()}
     done = subprocess.run(
@@ -322,8 +321,7 @@ def deployed(prefect_server: PrefectServer, prefect_worker: StartWorker) -> dict
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert tree(ROOT / "flows").keys() | {path.name for path in ROOT.iterdir()} == before
-    (deployment,) = asked(prefect_server, "deployments")
-    return deployment
+    return {found["name"]: found for found in asked(prefect_server, "deployments")}
 
 
 def run_of(server: PrefectServer, deployment: dict[str, Any], **parameters: Any) -> str:
@@ -340,25 +338,38 @@ def logs_of(server: PrefectServer, run: str) -> str:
     return "\n".join(log["message"] for log in logs)
 
 
-def test_a_worker_packages_by_the_deployment_and_a_cancelled_run_leaves_nothing(
-    folder: Path, prefect_server: PrefectServer, deployed: dict[str, Any]
+def test_a_worker_packages_and_promotes_by_the_deployments_and_a_cancelled_run_leaves_nothing(
+    folder: Path, prefect_server: PrefectServer, deployed: dict[str, dict[str, Any]]
 ) -> None:
     assert str(ROOT) not in str(deployed)
-    assert not deployed["pull_steps"]
-    assert deployed["entrypoint"] == "flows.package_model.package_model"
+    for name, module in (("package-model", "package_model"), ("promote-model", "promote_model")):
+        assert not deployed[name]["pull_steps"]
+        assert deployed[name]["entrypoint"] == f"flows.{module}.{module}"
+    package_deployment = deployed["package-model"]
     registry = str(folder / "registry")
 
-    run = run_of(prefect_server, deployed, source=str(folder / "tiny.keras"), registry=registry)
+    run = run_of(prefect_server, package_deployment, source=str(folder / "tiny.keras"), registry=registry)
     until(lambda: state_of(prefect_server, run) in ("COMPLETED", "FAILED", "CRASHED"), "the run is over")
 
     assert state_of(prefect_server, run) == "COMPLETED", logs_of(prefect_server, run)
     (version,) = Registry.open(registry).versions("tiny")
     assert version.run.id == run
     until(lambda: "publish" in logs_of(prefect_server, run), "the stages are logged")
+
+    promoted = run_of(
+        prefect_server, deployed["promote-model"], model="tiny", version=1, label="stable", registry=registry
+    )
+    until(lambda: state_of(prefect_server, promoted) in ("COMPLETED", "FAILED", "CRASHED"), "the promotion is over")
+    assert state_of(prefect_server, promoted) == "COMPLETED", logs_of(prefect_server, promoted)
+    (record,) = Registry.open(registry).history("tiny")
+    assert record.origin.run is not None and record.origin.run.id == promoted
+    until(lambda: "tiny@stable: nothing -> tiny:1" in logs_of(prefect_server, promoted), "the move is logged")
     before = tree(folder / "registry")
 
     bring(folder, SLEEPS)
-    cancelled = run_of(prefect_server, deployed, spec=str(folder / "package.yaml"), registry=registry, trust=True)
+    cancelled = run_of(
+        prefect_server, package_deployment, spec=str(folder / "package.yaml"), registry=registry, trust=True
+    )
     until((folder / "began").exists, "the model's code is imported")
     call(prefect_server, f"flow_runs/{cancelled}/set_state", {"state": {"type": "CANCELLING"}})
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from model_registry import paths
+from model_registry.claims import Claim
 from model_registry.errors import ConflictError, StorageError
 from model_registry.payload import payload_files
 from model_registry.registry import Registry
 from model_registry.servable import ServableVersion, Variant
 from model_registry.storage import ObjectStore
-from model_registry.transitions import Claim, Tombstone
+from model_registry.tombstone import Tombstone
 from tests.support.drafts import make_draft, make_payload
 from tests.support.publishers import (
     SlowStore,

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from model_registry import paths
-from model_registry.errors import StorageError
+from model_registry.errors import FormatError, StorageError
 from model_registry.payload import payload_files
 from model_registry.registry import Registry
 from model_registry.servable import Variant
 from model_registry.storage import ObjectStore
-from model_registry.transitions import Tombstone
+from model_registry.tombstone import Tombstone
 from tests.support.drafts import make_draft, make_payload
-from tests.support.failing_stores import FailingCommits, IntrudedUploads, OvertakenClaims, UnheardRenewal
+from tests.support.failing_stores import FailingCommits, IntrudedUploads, OvertakenClaims, UnheardClaims, UnheardRenewal
 from tests.support.publishers import SlowStore, outcome_of, payload_keys, publish, renewals_of, wait_until
 
 _LEASE = 2.0
@@ -177,3 +177,16 @@ def test_a_forced_publisher_that_is_overtaken_takes_its_files_back(store: Object
 
     assert Registry(store).find("digits", "a1") == first
     assert all(key.startswith(paths.payload("digits", "native", 1)) for key in payload_keys(store))
+
+
+def test_a_publisher_knows_its_own_claim(store: ObjectStore, tmp_path: Path) -> None:
+    version, reused = publish(Registry(UnheardClaims(store), lease=3600), tmp_path / "1")
+
+    assert (version.version, reused) == (1, False)
+
+
+def test_a_number_that_no_reader_takes_is_not_given_out(store: ObjectStore, tmp_path: Path) -> None:
+    store.put_new(paths.reservation("digits", 10**18 - 1), b"{}")
+
+    with pytest.raises(FormatError, match=r"999999999999999999\.json takes the highest number"):
+        publish(Registry(store), tmp_path / "1")

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_registry.errors import StorageError
+from model_registry.claims import Claim
+from model_registry.errors import ConflictError, StorageError
 from model_registry.servable import PayloadFile
 from model_registry.storage import ObjectStore, StoredObject
-from model_registry.transitions import Claim
 
 
 def _away() -> StorageError:
@@ -82,7 +82,7 @@ class UnheardRenewal(Front):
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> str:
         answer = self._store.put_if_match(key, data, etag)
-        if not self.unheard:
+        if "/sources/" in key and not self.unheard:
             self.unheard = True
             raise _away()
         return answer
@@ -104,3 +104,18 @@ class IntrudedUploads(Front):
             self._intruded = True
             self._store.put_new(f"{prefix}{files[-1].path}", b"foreign")
         self._store.upload_tree(source, prefix, files)
+
+
+class UnheardClaims(Front):
+    """Writes a claim, and answers that somebody else was first: a lost answer, and a repetition that conflicts."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self._unheard = False
+
+    def put_new(self, key: str, data: bytes) -> str:
+        answer = self._store.put_new(key, data)
+        if "/sources/" in key and not self._unheard:
+            self._unheard = True
+            raise ConflictError(f"{key} exists already")
+        return answer

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model_registry import paths
+from model_registry.claims import Claim
 from model_registry.errors import StorageError
 from model_registry.registry import Registry
 from model_registry.servable import PayloadFile, ServableVersion
 from model_registry.storage import ObjectStore
-from model_registry.transitions import Claim, read_outcome
+from model_registry.tombstone import read_outcome
 from tests.support.drafts import make_draft, make_payload
 
 

@@ -7,13 +7,25 @@ from typing import Any
 
 import pytest
 
-from flows.printing import age, measure, print_findings, print_package_report, print_version, print_versions, printable
-from model_registry.servable import Blessing, Check, PayloadFile, Run, TensorInfo, Variant
+from flows.changes import change_document
+from flows.printing import (
+    age,
+    measure,
+    print_differences,
+    print_findings,
+    print_history,
+    print_package_report,
+    print_version,
+    print_versions,
+)
+from flows.tables import printable
+from model_registry.comparison import Difference
+from model_registry.servable import Run, Seal, TensorInfo
+from model_registry.state import Origin, Record, Transition
 from tasks.diagnosis import Finding
 from tests.support.published_models import draft, signature
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
-NATIVE = Variant("native", (PayloadFile("saved_model.pb", 1_500_000, "ab" * 32),))
 REPORT: dict[str, Any] = {
     "model": "digits",
     "version": 3,
@@ -35,6 +47,7 @@ REPORT: dict[str, Any] = {
         {"check": "finite/x", "variant": "native", "measured": 3, "threshold": 0, "passed": False, "detail": "NaN"},
     ],
     "seconds": 7.44,
+    "label": None,
     "stages": [{"stage": "fetch", "seconds": 0.25}, {"stage": "load", "seconds": 1.5}],
 }
 
@@ -69,29 +82,85 @@ def test_printable_shows_what_would_steer_a_terminal() -> None:
 
 
 def test_versions_are_a_row_each(capsys: pytest.CaptureFixture[str]) -> None:
-    failed = Blessing((Check("a", "native", 1, 0, False),))
     versions = [
-        draft(version=2, created_at="2026-03-01T11:00:00Z", variants=(NATIVE,)),
-        draft(version=1, created_at="2026-02-27T12:00:00Z", variants=(NATIVE, NATIVE), blessing=failed),
+        {"version": 2, "labels": ["canary", "stable"], "retired": False, "committed_at": "2026-03-01T11:00:00+00:00"},
+        {"version": 1, "labels": [], "retired": True, "committed_at": "2026-02-27T12:00:00+00:00"},
     ]
 
     print_versions(versions, NOW)
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split("  ")[0] == "2"
-    assert [part.strip() for part in lines[3].split("  ") if part.strip()] == [
-        "1", "2 days ago", "digits.keras", "3.0 MB", "1 FAILED", "quiet-otter",
-    ]  # fmt: skip
+    assert [[part.strip() for part in line.split("   ") if part.strip()] for line in (lines[0], *lines[2:4])] == [
+        ["VERSION", "LABELS", "COMMITTED"],
+        ["2", "canary, stable", "1 hour ago"],
+        ["1", "(retired)", "2 days ago"],
+    ]
 
 
-def test_names_from_the_registry_are_no_markup_and_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run("1", "[red]otter[/red]\x1b]0;gotcha\x07")
+def test_texts_from_the_registry_are_no_markup_no_rows_and_no_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evil = "[red]otter[/red]\x1b]0;gotcha\x07\n9  promote"
+    transition = Transition("promote", evil, from_version=None, to_version=2)
+    run = Run("1", evil, f"http://{evil}")
 
-    print_versions([draft(version=1, created_at="2026-03-01T11:00:00Z", run=run)], NOW)
+    print_history([Record(1, transition, Origin(evil, evil, run), evil, "w")], NOW)
 
-    out = capsys.readouterr().out
-    assert "[red]otter[/red]\\x1b]0;gotcha\\x07" in out
-    assert "\x1b" not in out
+    _, _, *rows, last = capsys.readouterr().out.splitlines()
+    assert (len(rows), last) == (1, "")
+    assert rows[0].count("[red]otter[/red]\\x1b]0;gotcha\\x07\\n9  promote") == 7
+
+
+def test_history_tells_each_kind_of_transition(capsys: pytest.CaptureFixture[str]) -> None:
+    transitions = [
+        Transition("retire", versions=(1, 2), forget=True),
+        Transition("collect", versions=(1,)),
+        Transition("unlabel", "canary", from_version=3),
+        Transition("promote", "stable", from_version=None, to_version=3),
+    ]
+    run = Run("7e57", "quiet-otter", "http://prefect/runs/7e57")
+    records = [
+        Record(number, transition, Origin("ann@build-7", "slow", run), "2026-03-01T11:00:00+00:00", "w")
+        for number, transition in enumerate(transitions)
+    ]
+
+    print_history(records, NOW)
+
+    lines = capsys.readouterr().out.splitlines()[2:6]
+    told = ["retire 1, 2 and forget", "collect 1", "unlabel canary: 3 -> nothing", "promote stable: nothing -> 3"]
+    for line, expected in zip(lines, told, strict=True):
+        for part in (
+            expected,
+            "2026-03-01T11:00:00+00:00 (1 hour ago)",
+            "slow",
+            "quiet-otter  http://prefect/runs/7e57",
+        ):
+            assert part in line
+
+
+def test_differences_show_what_was_rounded_off(capsys: pytest.CaptureFixture[str]) -> None:
+    differences = [
+        Difference("checks", "quality measured", 0.9731, 0.9734),
+        Difference("files", "native bytes", 101_000_000, None),
+        Difference("files", "native digest", "ab" * 32, "ab" * 31 + "cd"),
+        Difference("source", "uri", "/models/[red]a", "/models/\x1b[2Ja"),
+    ]
+
+    print_differences(differences, "digits:1", "digits:2")
+
+    header, _, quality, size, digest, uri = capsys.readouterr().out.splitlines()[:6]
+    assert header.split() == ["SECTION", "ITEM", "digits:1", "digits:2"]
+    assert quality.split()[-2:] == ["0.9731", "0.9734"]
+    assert size.split()[-2:] == ["101,000,000", "-"]
+    assert digest.split()[-2:] == ["ab" * 32, "ab" * 31 + "cd"]
+    assert uri.split()[-2:] == ["/models/[red]a", "/models/\\x1b[2Ja"]
+
+
+def shown(**changes: Any) -> dict[str, Any]:
+    variants = [
+        {"uri": "s3://bucket/models/digits/native/3", "name": "native", "files": [1], "bytes": 1, "digest": "d"}
+    ]
+    return {"labels": [], "retired": False, "signature_checked": False, "variants": variants} | changes
 
 
 def test_a_version_shows_signatures_with_free_dimensions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,16 +169,17 @@ def test_a_version_shows_signatures_with_free_dimensions(capsys: pytest.CaptureF
     version = draft(
         version=3,
         created_at="2026-03-01T11:00:00Z",
-        variants=(NATIVE,),
         signatures=(signature("serving_default", "predict", [image], [anything]),),
         missing={"tensorrt-fp16": "no GPU"},
     )
 
-    print_version(version, {"native": "s3://bucket/models/digits/native/3"}, NOW)
+    print_version(version, shown(labels=["canary", "stable"]), NOW)
 
     out = capsys.readouterr().out
     for expected in (
         "digits:3",
+        "canary, stable",
+        "unsigned",
         "2026-03-01T11:00:00Z (1 hour ago)",
         "keras, 1.2 kB, sha256 abababababab",
         "image float32 [null, 8, 8, 1]",
@@ -123,6 +193,21 @@ def test_a_version_shows_signatures_with_free_dimensions(capsys: pytest.CaptureF
         assert expected in out
 
 
+@pytest.mark.parametrize(
+    ("checked", "expected"), [(True, "(checked)"), (False, "(not checked: SLIPWAY_PUBLIC_KEY is not set)")]
+)
+def test_a_version_shows_whose_signature_it_bears_and_whether_it_was_checked(
+    capsys: pytest.CaptureFixture[str], checked: bool, expected: str
+) -> None:
+    version = draft(version=3, created_at="2026-03-01T11:00:00Z", signature=Seal("ed25519", "0123456789abcdef", "x"))
+
+    print_version(version, shown(signature_checked=checked, retired=True), NOW)
+
+    out = capsys.readouterr().out
+    assert f"signed by key 0123456789abcdef {expected}" in out
+    assert "it is retired" in out
+
+
 def test_a_report_tells_the_version_its_checks_and_stages(capsys: pytest.CaptureFixture[str]) -> None:
     print_package_report(REPORT)
 
@@ -132,6 +217,14 @@ def test_a_report_tells_the_version_its_checks_and_stages(capsys: pytest.Capture
     assert "absolute 1.19e-07, relative 2.5e-06" in out
     assert "FAILED" in out
     assert "fetch 0.2 s, load 1.5 s; 7.4 s from start to end" in out
+
+
+def test_a_report_tells_what_became_of_the_label(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record(7, Transition("promote", "stable", from_version=2, to_version=3), Origin("ann"), "now", "w")
+
+    print_package_report(REPORT | {"label": change_document("/registry", "digits", record)})
+
+    assert "\ndigits@stable: digits:2 -> digits:3 (revision 7)\n" in capsys.readouterr().out
 
 
 def test_checks_name_their_variant_where_there_are_several(capsys: pytest.CaptureFixture[str]) -> None:
