@@ -18,7 +18,10 @@ demo: $(READY)  ## train a digits model, package it, show it and ask it
 test: $(READY)  ## run the tests (PYTEST_FLAGS=... adds to them)
 	@$(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
 
-bench: $(READY)  ## run the benchmarks
+soak: $(READY)  ## run the long tests too: every crash, big races; prints their figures
+	@$(PY) -m pytest -n 2 --dist loadgroup -m "soak or figures" $(PYTEST_FLAGS)
+
+bench: $(READY) .venv-transfer/.requirements  ## run the benchmarks
 	@$(PY) -m benchmarks.run
 
 check: $(READY)  ## linters, types and layers
@@ -30,12 +33,13 @@ check: $(READY)  ## linters, types and layers
 lock: .venv/.requirements  ## resolve the requirements anew (LOCK_FLAGS=--upgrade takes newer releases)
 	@$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	@$(COMPILE) requirements/s3-server.in -o requirements/s3-server.txt
+	@$(COMPILE) requirements/transfer-tools.in -o requirements/transfer-tools.txt
 	@$(COMPILE) pyproject.toml --extra pipeline --group dev -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml --extra pipeline -c requirements/dev.txt -o requirements/pipeline.txt
 	@$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/base.txt
 
 clean:  ## remove the environments and every cache
-	rm -rf .venv .venv-s3 build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-s3 .venv-transfer build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.requirements: requirements/dev.txt requirements/uv.txt requirements/sync
 	@requirements/sync .venv requirements/dev.txt
@@ -46,9 +50,13 @@ clean:  ## remove the environments and every cache
 	@$(PY) -m uv pip install --quiet --offline --no-deps --no-build-isolation --python $(PY) -e .
 	@touch $@
 
-# An environment of its own, because the server pins another botocore.
+# Environments of their own, because the server and the AWS CLI pin another botocore each.
 .venv-s3/.requirements: .venv/.requirements requirements/s3-server.txt
 	@requirements/sync .venv-s3 requirements/s3-server.txt
 	@touch $@
 
-.PHONY: help setup demo test bench check lock clean
+.venv-transfer/.requirements: .venv/.requirements requirements/transfer-tools.txt
+	@requirements/sync .venv-transfer requirements/transfer-tools.txt
+	@touch $@
+
+.PHONY: help setup demo test soak bench check lock clean
