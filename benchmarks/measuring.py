@@ -66,11 +66,12 @@ def _watch(process: subprocess.Popen[str], peaks: dict[int, int]) -> None:
     while process.poll() is None:
         with contextlib.suppress(psutil.Error):
             for item in [root, *root.children(recursive=True)]:
-                peaks[item.pid] = max(peaks.get(item.pid, 0), _high_water_mark(item.pid))
+                peaks[item.pid] = max(peaks.get(item.pid, 0), high_water_mark(item.pid))
         time.sleep(0.1)
 
 
-def _high_water_mark(pid: int) -> int:
+def high_water_mark(pid: int) -> int:
+    """Peak resident memory of a running process, in bytes; 0 if it is gone."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

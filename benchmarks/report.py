@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,11 +19,24 @@ Written by `make bench`; do not edit. Ratios within one run count, seconds are t
   network, warm-up records, `saved_model_cli show` and `scan`, a look at every op, a replay of every record,
   parity with the Keras model, publishing with a manifest, and a Prefect flow run. The benchmark fails if a
   check was left out.
+- Transfers: every tool against one emulator of S3 (ministack) on the same cores, each with its own numbers of
+  connections and parts. The AWS CLI and s5cmd are commands and their start counts; ours and obstore run in
+  processes that have connected. Only ours hashes (SHA-256, both ways). The emulator keeps objects in memory here:
+  told to keep them on the disk it reads the whole object anew for each range, which punishes whoever downloads
+  in ranges. No network took part.
 - No GPU and no TensorRT took part in any of this.
 
 | what | measured | target | met | detail |
 | --- | --- | --- | --- | --- |
 """
+
+
+_RELATIONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 @dataclass(frozen=True)
@@ -39,16 +53,14 @@ class Row:
 
     what: str
     measured: float
-    relation: Literal["<", "<=", ">="]
+    relation: Literal["<", "<=", ">", ">="]
     target: float
     detail: str
 
     @property
     def met(self) -> bool:
         """Whether the target was reached."""
-        if self.relation == ">=":
-            return self.measured >= self.target
-        return self.measured < self.target if self.relation == "<" else self.measured <= self.target
+        return _RELATIONS[self.relation](self.measured, self.target)
 
 
 def write_report(rows: Sequence[Row], machine: str, rounds: int, path: Path | None) -> str:
