@@ -188,10 +188,11 @@ class _Collector:
         for attempt in range(1, _ROUNDS + 1):
             state = self._registry.state(model)
             needed = state.needed()
+            committed = self._registry.committed(model)
             chosen = {
                 item.version: item
                 for item in items
-                if item.version and item.version not in needed and item.version not in state.retired
+                if item.version in committed and item.version not in needed and item.version not in state.retired
             }
             try:
                 if chosen:

@@ -77,7 +77,7 @@ class Publisher:
         self._number: int | None = None
         self._uploads: list[str] = []  # the keys that are ours to delete
         self._in_doubt = False
-        self._occupied_by_others = False
+        self._occupied: set[int] = set()  # numbers of ours at which somebody else's files lie
 
     def publish(self, *, force: bool) -> tuple[ServableVersion, bool]:
         """Commits the draft, or finds what is committed of the same identity; tells which (True: found).
@@ -119,11 +119,14 @@ class Publisher:
         while contested < _ROUNDS and time.monotonic() < deadline:
             claim, etag, age = self._read_claim()
             outcome, retired = self._outcome_of(claim, force=force) if claim else (None, False)
-            if claim and claim.write_id == self._write_id:
-                if outcome is None:
-                    return claim, etag  # the write that seemed to conflict was our own
-                self._number = None  # somebody else ended it
             step = next_step(claim, age, outcome, lease=self._lease, force=force or retired)
+            if claim and claim.write_id == self._write_id:
+                if outcome is None and claim.version == self._number:
+                    return claim, etag  # the write that seemed to conflict was our own
+                if outcome is None:  # a number of ours that we gave up, but could not end
+                    step = Step.BURY
+                elif claim.version == self._number:  # somebody else ended it
+                    self._number = None
             if step is Step.REUSE and isinstance(outcome, ServableVersion):
                 return outcome
             if step is Step.WAIT and claim:
@@ -183,7 +186,7 @@ class Publisher:
     def _upload_and_commit(self, claim: Claim, etag: str) -> tuple[ServableVersion, bool]:
         with renewed(self._store, self._claim_key, claim, etag, every=self._lease / 6):
             for variant in self._draft.variants:
-                self._upload(variant, paths.payload(self._draft.model, variant.name, claim.version))
+                self._upload(variant, claim.version)
             version = replace(self._draft, version=claim.version, created_at=now(), write_id=self._write_id)
             if self._signer:
                 version = replace(version, signature=Seal(**self._signer.sign(from_json(version.to_json()))))
@@ -195,8 +198,9 @@ class Publisher:
                 return self._settle(version, error)
         return version, False
 
-    def _upload(self, variant: Variant, prefix: str) -> None:
-        """Brings a variant's files to a prefix where nothing lies, and notes that they are ours to delete."""
+    def _upload(self, variant: Variant, number: int) -> None:
+        """Brings a variant's files to where nothing lies, and notes that they are ours to delete."""
+        prefix = paths.payload(self._draft.model, variant.name, number)
         before = [*self._uploads]
         try:
             if any(True for _ in self._store.list(prefix)):
@@ -205,7 +209,7 @@ class Publisher:
             self._store.upload_tree(self._payloads[variant.name], prefix, variant.files)
         except ConflictError as error:
             self._uploads = before
-            self._occupied_by_others = True
+            self._occupied.add(number)
             if before:  # and a payload that is consumed cannot go to another number
                 raise
             raise _OccupiedError(error.message) from error
@@ -240,9 +244,9 @@ class Publisher:
             hint="publish again; if this happens often, the store or this machine stalls for longer than the lease",
         ) from error
 
-    def _bury(self, number: int, why: str, *, occupied: bool = False) -> None:
+    def _bury(self, number: int, why: str) -> None:
         who = f"{self._draft.run.name} ({self._draft.run.id})"
-        tombstone = Tombstone(who, why, now(), occupied)
+        tombstone = Tombstone(who, why, now(), occupied=number in self._occupied)
         self._store.put_new(paths.manifest(self._draft.model, number), tombstone.to_json())
 
     def _give_up(self, why: str) -> ServableVersion | None:
@@ -273,9 +277,8 @@ class Publisher:
         return None
 
     def _end(self, number: int, why: str) -> Outcome:
-        occupied, self._occupied_by_others = self._occupied_by_others, False
         try:
-            self._bury(number, why, occupied=occupied)
+            self._bury(number, why)
         except ConflictError:  # ended by somebody else, or committed unheard
             return self._catalog.outcome(self._draft.model, number)
         return None

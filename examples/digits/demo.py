@@ -1,4 +1,4 @@
-"""`make demo`: train, package, show and ask, with the commands a person would type."""
+"""`make demo`: train, package, label, show and ask, with the commands a person would type."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ def main() -> None:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **os.environ}
     accuracy = subprocess.run(trained, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.strip()
     print(f"trained in {time.monotonic() - started:.0f} s; {accuracy}")
-    for arguments in (["package", "--spec", spec], ["show", "digits"], ["predict", "digits"]):
+    label = "digits@stable"
+    for arguments in (
+        ["package", "--spec", spec, "--label", "stable"],
+        ["list", "digits"],
+        ["show", label],
+        ["predict", label],
+    ):
         print(f"\n$ slipway {' '.join(arguments)}", flush=True)
         completed = subprocess.run([SLIPWAY, *arguments], cwd=ROOT, check=False)
         if completed.returncode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from model_registry.servable import PayloadFile
 _RANGES_AT_ONCE = 6
 # A request costs a round trip, and some servers a look at the whole object; a range that breaks off starts anew.
 _FIRST, _LONGEST = 8 << 20, 64 << 20
+
+_FROM_THE_START = re.compile(r"bytes 0--?[0-9]{1,18}/[0-9]{1,18}")
 
 _Answer = TypeVar("_Answer")
 _Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
@@ -142,11 +145,18 @@ class Download:
 
 def _begun(destination: Path, body: Any, found: Mapping[str, Any]) -> _Begun:
     # Of an empty object, or by a server that ignores ranges, the whole is sent, and no range is told.
-    told = found.get("ContentRange", f"bytes 0-/{found['ContentLength']}")
+    length = found["ContentLength"]
+    told = found.get("ContentRange", f"bytes 0-{length - 1}/{length}")
+    size = int(told.rpartition("/")[2]) if _FROM_THE_START.fullmatch(told) else -1
+    if told != f"bytes 0-{length - 1}/{size}":
+        raise StorageError(
+            f"{destination.name} cannot be downloaded: expected its first {length} bytes, found range {told!r}",
+            hint="that is no S3 server's answer; see what stands between here and the store",
+        )
     digest, arrived = hashlib.sha256(), 0
     with open(destination, "wb", buffering=0) as file:
         while chunk := body.read(CHUNK):
             file.write(chunk)
             digest.update(chunk)
             arrived += len(chunk)
-    return _Begun(int(told.rpartition("/")[2]), found["ETag"], arrived, digest)
+    return _Begun(size, found["ETag"], arrived, digest)

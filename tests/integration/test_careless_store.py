@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import click.testing
 import pytest
 
 from flows.cli import main
 from model_registry.errors import StorageError
+from model_registry.registry import Registry
 from model_registry.storage import ObjectStore, open_store
 from model_registry.storage.probe import check_conditional_writes
 from tests.support.fixtures_s3 import Bucket
+from tests.support.publishers import publish
 
 REASON = "ignores If-None-Match"
 
@@ -46,4 +49,22 @@ def test_the_doctor_refuses_a_store_that_ignores_conditions(careless_bucket: Buc
     assert found["verdict"] == "fail"
     assert REASON in found["found"]
     assert "use a store with conditional writes" in found["hint"]
+    assert list(open_store(careless_bucket.url).list("")) == []
+
+
+def test_the_first_publish_refuses_a_store_that_ignores_conditions(careless_bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=REASON):
+        publish(Registry(open_store(careless_bucket.url)), tmp_path / "payload")
+
+    assert list(open_store(careless_bucket.url).list("")) == []
+
+
+def test_packaging_refuses_a_store_that_ignores_conditions_before_any_work(
+    careless_bucket: Bucket, models: Path
+) -> None:
+    source = str(models / "half.keras")
+    result = click.testing.CliRunner().invoke(main, ["package", source, "--registry", careless_bucket.url, "--json"])
+
+    assert result.exit_code == 1
+    assert REASON in json.loads(result.stdout)["error"]["message"]
     assert list(open_store(careless_bucket.url).list("")) == []

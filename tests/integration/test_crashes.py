@@ -125,7 +125,7 @@ def test_a_kill_at_any_point_leaves_all_or_nothing_and_can_be_repeated(
         if outcome.signal:
             killed.append((f"{at} of {len(points)}, {outcome.points[-1]}", place.store(url)))
     # Threads that race may take a few steps more or fewer, so that the last points are not always there.
-    assert len(killed) > 0.9 * len(points)
+    assert len(killed) > (0.9 if level == "system" else 0.97) * len(points)
 
     found = Counter[str]()
     failures = {}

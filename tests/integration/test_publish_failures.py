@@ -18,7 +18,14 @@ from model_registry.servable import Variant
 from model_registry.storage import ObjectStore
 from model_registry.tombstone import Tombstone
 from tests.support.drafts import make_draft, make_payload
-from tests.support.failing_stores import FailingCommits, IntrudedUploads, OvertakenClaims, UnheardClaims, UnheardRenewal
+from tests.support.failing_stores import (
+    FailingCommits,
+    FailingTombstones,
+    IntrudedUploads,
+    OvertakenClaims,
+    UnheardClaims,
+    UnheardRenewal,
+)
 from tests.support.publishers import SlowStore, outcome_of, payload_keys, publish, renewals_of, wait_until
 
 _LEASE = 2.0
@@ -190,3 +197,16 @@ def test_a_number_that_no_reader_takes_is_not_given_out(store: ObjectStore, tmp_
 
     with pytest.raises(FormatError, match=r"999999999999999999\.json takes the highest number"):
         publish(Registry(store), tmp_path / "1")
+
+
+def test_an_occupied_number_whose_tombstone_fails_at_first_is_ended_all_the_same(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    front = FailingTombstones(IntrudedUploads(store), failing=1)
+
+    version, reused = publish(Registry(front, lease=_LEASE), tmp_path / "1")
+
+    assert (version.version, reused) == (2, False)
+    tombstone = outcome_of(store, 1)
+    assert isinstance(tombstone, Tombstone) and tombstone.occupied
+    assert store.get(_FOREIGN).data == b"foreign"

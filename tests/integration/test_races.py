@@ -88,7 +88,7 @@ def test_every_publisher_gets_a_number_of_its_own_and_none_is_lost(
     assert len({version.variants[0].digest for version in versions}) == len(versions)
     assert contradictions(registry, MODEL) == []
     assert _numbers(registry.store, paths.reservations(MODEL)) == expected
-    figures("races of publishers of different models", store=kind, rounds=count, versions=len(versions))
+    figures("races of publishers of different content into one model", store=kind, rounds=count, versions=len(versions))
 
 
 @_sizes(local=10, s3=5, soak=(100, 50))
@@ -106,7 +106,7 @@ def test_processes_that_publish_the_same_get_one_version(
     assert len(versions) == count
     assert [registry.verify(version) for version in versions] == [[]] * count
     assert contradictions(registry, MODEL) == []
-    figures("races of publishers of one model", store=kind, rounds=count, versions=len(versions))
+    figures("races of publishers of the same content", store=kind, rounds=count, versions=len(versions))
 
 
 @_sizes(local=40, s3=15, soak=(400, 150))

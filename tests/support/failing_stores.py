@@ -8,7 +8,7 @@ from pathlib import Path
 
 from model_registry.claims import Claim
 from model_registry.errors import ConflictError, StorageError
-from model_registry.servable import PayloadFile
+from model_registry.servable import TOMBSTONE_BYTES, PayloadFile
 from model_registry.storage import ObjectStore, StoredObject
 
 
@@ -119,3 +119,17 @@ class UnheardClaims(Front):
             self._unheard = True
             raise ConflictError(f"{key} exists already")
         return answer
+
+
+class FailingTombstones(Front):
+    """Fails to write so many tombstones."""
+
+    def __init__(self, store: ObjectStore, failing: int) -> None:
+        super().__init__(store)
+        self._failing = failing
+
+    def put_new(self, key: str, data: bytes) -> str:
+        if "/versions/" in key and len(data) <= TOMBSTONE_BYTES and self._failing:
+            self._failing -= 1
+            raise _away()
+        return self._store.put_new(key, data)

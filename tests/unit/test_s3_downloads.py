@@ -150,3 +150,13 @@ def test_a_link_in_the_file_s_place_is_replaced_and_not_followed(tmp_path: Path)
 
     assert (tmp_path / "secret").read_bytes() == b"kept"
     assert (tmp_path / "file").read_bytes() == b"small"
+
+
+@pytest.mark.parametrize("told", ["bytes 0-4/*", "bytes 1-5/6", "bytes 0-5/6", "0-4/5", "bytes 0-4/5, bytes 0-4/5"])
+def test_a_first_range_that_is_none_is_refused(told: str, tmp_path: Path) -> None:
+    server = Server(b"small", lambda answer: answer.update(ContentRange=told))
+
+    with pytest.raises(StorageError, match="expected its first 5 bytes"):
+        _download(server, tmp_path / "file")
+
+    assert list(tmp_path.iterdir()) == []
