@@ -134,8 +134,8 @@ def _label_of(rehearsal: Rehearsal, label: str) -> dict[str, Any]:
     registry, model, existing = rehearsal.registry, rehearsal.loaded.spec.model, rehearsal.found.existing
     if existing is None:
         now = registry.state(model).labels.get(label)
-        asked = Transition("promote", label, from_version=now)
+        asked = Transition("follow", label, from_version=now)
         return change_document(registry.store.uri, model, None, asked=asked, dry_run=True)
-    asked = Transition("promote", label, from_version=existing.version, to_version=existing.version)
+    asked = Transition("follow", label, from_version=existing.version, to_version=existing.version)
     record = registry.follow(existing, label, origin=Origin.here(), dry_run=True)
     return change_document(registry.store.uri, model, record, asked=asked, dry_run=True)

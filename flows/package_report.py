@@ -108,7 +108,7 @@ class PackageReport:
             label: Which one.
             record: The transition; None if the label named the version already.
         """
-        asked = Transition("promote", label, from_version=self.version, to_version=self.version)
+        asked = Transition("follow", label, from_version=self.version, to_version=self.version)
         return replace(self, label=change_document(self.registry, self.model, record, asked=asked))
 
     @property

@@ -21,7 +21,7 @@ from model_registry.servable import MAX_VERSION, Run, Version
 
 Revision = Annotated[int, Field(ge=0, le=MAX_VERSION)]
 Label = Annotated[str, Field(pattern=f"^(?:{LABEL_PATTERN})$")]
-Action = Literal["promote", "rollback", "unlabel", "retire", "collect"]
+Action = Literal["promote", "follow", "rollback", "unlabel", "retire", "collect"]
 
 # A rollback goes back one step each; what lies further back may be retired.
 PAST_STEPS = 10
@@ -32,7 +32,8 @@ class Transition:
     """One change of a state, made absolute: nothing in it depends on the state it is applied to.
 
     Attributes:
-        action: What is done. To collect is to say that gc deleted retired versions.
+        action: What is done. To follow is to promote what was just packaged; to collect, to say that gc
+            deleted retired versions.
         label: Which label moves.
         from_version: What the label names before; None if nothing.
         to_version: What it names afterwards; None if nothing.
@@ -51,7 +52,7 @@ class Transition:
     def complete(self) -> bool:
         """Whether it says what its action needs, and nothing else."""
         moves = self.label is not None and not self.versions
-        if self.action == "promote":
+        if self.action in ("promote", "follow"):
             return moves and self.to_version is not None
         if self.action == "rollback":
             return moves and self.from_version is not None and self.to_version is not None

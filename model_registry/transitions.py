@@ -68,14 +68,12 @@ def follow(state: State, model: str, version: int, label: str) -> Transition | N
     Raises:
         ConflictError: If it did, or the version is retired.
     """
-    found, past = state.labels.get(label), state.pasts.get(label, Past())
-    if found != version and version <= past.highest:
-        raise ConflictError(
-            f"{model}@{label} stays at {_named(model, found)}: expected a version above {past.highest}, the highest "
-            f"it ever named, found {version}",
-            hint=f"if this is meant: slipway promote {model}:{version} {label}",
-        )
-    return promote(state, model, version, label)
+    found = state.labels.get(label)
+    if found == version:
+        return None
+    transition = Transition("follow", label, from_version=found, to_version=version)
+    _require(state, transition, model)
+    return transition
 
 
 def roll_back(state: State, model: str, label: str, *, expect: Expected = Expect.ANYTHING) -> Transition:
@@ -185,10 +183,24 @@ def _require(state: State, transition: Transition, model: str) -> None:
                 f"{model}@{label}: its past changed meanwhile: expected {_named(model, transition.to_version)} before "
                 f"it, found {_named(model, past[-1] if past else None)}"
             )
+    if transition.action == "follow":
+        _require_new(state, transition, model)
     if transition.to_version in state.retired:
         raise ConflictError(
             f"{model}:{transition.to_version} is retired: expected a version that is not",
             hint="package its source again for a new version; a retired one does not come back",
+        )
+
+
+def _require_new(state: State, transition: Transition, model: str) -> None:
+    # Asked when it is applied, too: the label may have been at the version and back again meanwhile.
+    label, to = transition.label or "", transition.to_version or 0
+    highest = state.pasts.get(label, Past()).highest
+    if to <= highest:
+        raise ConflictError(
+            f"{model}@{label} stays at {_named(model, state.labels.get(label))}: expected a version above {highest}, "
+            f"the highest it ever named, found {to}",
+            hint=f"if this is meant: slipway promote {model}:{to} {label}",
         )
 
 

@@ -365,7 +365,7 @@ def test_the_label_follows_to_a_version_that_is_there(folder: Path, reused: Regi
     again = call(folder, "package", "tiny", "--label", "stable")
 
     assert (document["version"], document["reused"]) == (1, True)
-    assert summary(document["label"]) == ("promote", "stable", None, 1, 1, True, False)
+    assert summary(document["label"]) == ("follow", "stable", None, 1, 1, True, False)
     assert "tiny@stable names tiny:1 already" in again.stdout
     assert call(folder, "package", "tiny", "--json").document["label"] is None
 
@@ -390,7 +390,7 @@ def test_a_dry_run_does_not_know_the_number_of_a_new_version(folder: Path, reuse
     label = call(folder, "package", "tiny", "--label", "stable", "--force", "--dry-run", "--json").document["label"]
 
     assert "would move tiny@stable: tiny:1 -> the new version\n" in told.stdout
-    assert summary(label) == ("promote", "stable", 1, None, None, False, True)
+    assert summary(label) == ("follow", "stable", 1, None, None, False, True)
 
 
 def test_a_label_that_cannot_be_is_refused_before_any_work(folder: Path) -> None:

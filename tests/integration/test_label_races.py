@@ -252,7 +252,7 @@ def test_of_two_that_follow_at_once_the_higher_wins_though_it_came_second(digits
     record = follow(front, 5)
 
     assert record is not None
-    assert record.transition == Transition("promote", "stable", 4, 5)
+    assert record.transition == Transition("follow", "stable", 4, 5)
     assert told_since(digits, 3) == [("bob", "stable", 3, 4), ("ann", "stable", 4, 5)]
 
 
@@ -264,6 +264,22 @@ def test_of_two_that_follow_at_once_the_higher_stays_if_it_came_first(digits: Ob
         follow(front, 4)
 
     assert told_since(digits, 3) == [("bob", "stable", 3, 5)]
+
+
+@pytest.mark.parametrize("point", [HISTORY, STATE])
+def test_who_follows_does_not_undo_a_promotion_and_a_rollback_that_came_between(
+    digits: ObjectStore, point: str
+) -> None:
+    def there_and_back() -> None:
+        promote(digits, 5)
+        Registry(digits).roll_back("digits", "stable", origin=_BOB)
+
+    front = Interrupted(digits, WRITES, point, there_and_back)
+
+    with pytest.raises(ConflictError, match="expected a version above 5, the highest it ever named, found 5"):
+        follow(front, 5)
+
+    assert told_since(digits, 3) == [("bob", "stable", 3, 5), ("bob", "stable", 5, 3)]
 
 
 # Expectations

@@ -436,4 +436,4 @@ def _machine(max_examples: int, steps: int, seconds: int) -> type:
 
 
 TestRegistry = _machine(150, 40, 900)
-TestRegistryForLong = pytest.mark.soak(_machine(5000, 60, 7200))
+TestRegistryForLong = pytest.mark.soak(_machine(2000, 60, 3600))
