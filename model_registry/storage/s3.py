@@ -31,7 +31,6 @@ from model_registry.storage.s3_clock import age_by
 from model_registry.storage.s3_downloads import Download
 from model_registry.storage.s3_errors import translate
 from model_registry.storage.s3_leftovers import end_upload, find_uploads
-from model_registry.storage.s3_retries import resend_damaged
 from model_registry.storage.s3_uploads import Uploads
 from model_registry.storage.s3_writes import pause, write
 
@@ -202,7 +201,7 @@ class S3Store:
     def _s3(self) -> S3Client:
         with self._making, _translated(self.uri):
             if self._client is None:
-                self._client = resend_damaged(connect(attempts=_TRIES, read_timeout=60), attempts=_TRIES)
+                self._client = connect(attempts=_TRIES, read_timeout=60)
             return self._client
 
     def _at(self, key: str) -> _Address:

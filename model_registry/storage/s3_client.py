@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from model_registry.errors import StorageError
 from model_registry.storage.s3_answers import NotS3Error, refuse_pages
+from model_registry.storage.s3_retries import resend_damaged
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -63,7 +64,7 @@ def connect(*, attempts: int, read_timeout: float) -> S3Client:
         max_pool_connections=50,
     )
     try:
-        return refuse_pages(Session().client("s3", config=config))
+        return resend_damaged(refuse_pages(Session().client("s3", config=config)), attempts=attempts)
     except BACKEND_ERRORS:
         raise
     except ValueError as error:  # of an endpoint that is no URL
