@@ -20,8 +20,8 @@ from model_registry.servable import PayloadFile
 
 # Eight files at once, as a version's readers take them, stay within the client's pool of 50 connections.
 _RANGES_AT_ONCE = 6
-# A request costs a round trip, and some servers a look at the whole object; a range that breaks off starts anew.
-_FIRST, _LONGEST = 8 << 20, 64 << 20
+# A request costs a round trip; but what arrives in long ranges is hashed late, and starts anew where one breaks off.
+_FIRST, _LONGEST = 8 << 20, 16 << 20
 
 _FROM_THE_START = re.compile(r"bytes 0--?[0-9]{1,18}/[0-9]{1,18}")
 
