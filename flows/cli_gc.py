@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.command import json_option, print_json, registry_option, reporting_errors
+from flows.command import error_document, json_option, print_json, registry_option, reporting_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,18 +160,9 @@ def _document(found: Plan | Report, *, dry_run: bool, registry: str) -> dict[str
         ],
         "deleted": [asdict(item) | {"age": round(item.age)} for item in deleted],
         "kept": [asdict(note) for note in found.notes],
-        "failed": [
-            {
-                "name": failure.name,
-                "class": type(failure.error).__name__,
-                "message": failure.error.message,
-                "hint": failure.error.hint,
-            }
-            for failure in found.failures
-        ],
+        "failed": [{"name": failure.name, **error_document(failure.error)} for failure in found.failures],
         "bytes": sum(item.bytes for item in deleted),
     }
     if found.failures:
-        failure = _failure(found.failures)
-        document["error"] = {"class": type(failure).__name__, "message": failure.message, "hint": failure.hint}
+        document["error"] = error_document(_failure(found.failures))
     return document

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.command import json_option, print_json, registry_option, reporting_errors
+from flows.command import error_document, json_option, print_json, registry_option, reporting_errors
 
 if TYPE_CHECKING:
     from model_registry.errors import SlipwayError
@@ -56,7 +56,7 @@ def verify(references: tuple[str, ...], all_versions: bool, registry: str | None
             if all_versions:
                 document["contradictions"] = [{"model": model, "message": found} for model, found in contradicting]
             if failure is not None:
-                document["error"] = _error(failure)
+                document["error"] = error_document(failure)
             print_json(document)
             if failure is not None:
                 raise click.exceptions.Exit(StorageError.exit_code)
@@ -166,8 +166,4 @@ def _document(verification: Verification) -> dict[str, Any]:
         "bytes": sum(variant.bytes for variant in variants),
         "problems": [asdict(problem) for problem in verification.problems],
     }
-    return document | ({"error": _error(verification.error)} if verification.error else {})
-
-
-def _error(error: SlipwayError) -> dict[str, str | None]:
-    return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+    return document | ({"error": error_document(verification.error)} if verification.error else {})

@@ -45,6 +45,11 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def error_document(error: SlipwayError) -> dict[str, str | None]:
+    """An error as `--json` prints it."""
+    return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
 @contextlib.contextmanager
 def reporting_errors(as_json: bool) -> Iterator[None]:
     """Turns an expected failure into a message and its exit code, never a traceback; shows how far things are.
@@ -58,7 +63,7 @@ def reporting_errors(as_json: bool) -> Iterator[None]:
     except SlipwayError as error:
         checks = [asdict(check) for check in error.blessing.checks] if isinstance(error, RejectedError) else []
         if as_json:
-            failure = {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+            failure = error_document(error)
             print_json({"error": failure, "checks": checks} if checks else {"error": failure})
         else:
             if checks:

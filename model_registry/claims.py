@@ -20,7 +20,7 @@ from enum import Enum
 
 from pydantic import TypeAdapter
 
-from model_registry.documents import SCHEMA_VERSION, load, validate
+from model_registry.documents import SCHEMA_VERSION, read
 from model_registry.servable import Run, ServableVersion
 from model_registry.tombstone import Outcome, Tombstone
 
@@ -60,7 +60,7 @@ class Claim:
         Raises:
             FormatError: If the document is none.
         """
-        return validate(_CLAIM, load(data, key=key, what="a claim"), key=key, what="a claim")
+        return read(_CLAIM, data, key=key, what="a claim")
 
 
 class Step(Enum):

@@ -51,6 +51,15 @@ def load(data: bytes, *, key: str, what: str) -> dict[str, Any]:
     return document
 
 
+def read(adapter: TypeAdapter[_Document], data: bytes, *, key: str, what: str) -> _Document:
+    """Turns stored bytes into their type: `load`, then `validate`.
+
+    Raises:
+        FormatError: As they do.
+    """
+    return validate(adapter, load(data, key=key, what=what), key=key, what=what)
+
+
 def validate(adapter: TypeAdapter[_Document], document: dict[str, Any], *, key: str, what: str) -> _Document:
     """Turns a loaded document into its type.
 

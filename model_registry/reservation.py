@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from model_registry import paths
 from model_registry.claims import next_number
-from model_registry.documents import SCHEMA_VERSION, load, now, validate
+from model_registry.documents import SCHEMA_VERSION, now, read
 from model_registry.errors import ConflictError, FormatError
 from model_registry.servable import MAX_VERSION, Run, ServableVersion
 from model_registry.storage.base import ObjectStore
@@ -54,7 +54,7 @@ class Reservation:
         Raises:
             FormatError: If the document is none.
         """
-        return validate(_RESERVATION, load(data, key=key, what="a reservation"), key=key, what="a reservation")
+        return read(_RESERVATION, data, key=key, what="a reservation")
 
 
 def reserve(store: ObjectStore, draft: ServableVersion, write_id: str) -> int:

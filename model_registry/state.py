@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
-from model_registry.documents import RESTORE, SCHEMA_VERSION, encodable, load, validate
+from model_registry.documents import RESTORE, SCHEMA_VERSION, encodable, read
 from model_registry.errors import FormatError
 from model_registry.paths import LABEL_PATTERN
 from model_registry.servable import MAX_VERSION, Run, Version
@@ -120,7 +120,7 @@ class Record:
             FormatError: If the document is none.
         """
         what = "a record of history"
-        record = validate(_RECORD, load(data, key=key, what=what), key=key, what=what)
+        record = read(_RECORD, data, key=key, what=what)
         if not record.transition.complete:
             raise FormatError(f"{key} is not {what}: its transition is no {record.transition.action}", hint=RESTORE)
         return record
@@ -178,7 +178,7 @@ class State:
         Raises:
             FormatError: If the document is none, or contradicts itself.
         """
-        state = validate(_STATE, load(data, key=key, what="a state"), key=key, what="a state")
+        state = read(_STATE, data, key=key, what="a state")
         last = state.last_transition
         if state.revision != (last.revision if last else 0):
             wrong = f"its revision is {state.revision}, and that of its last transition {last and last.revision}"
