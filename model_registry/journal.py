@@ -19,6 +19,7 @@ from model_registry import paths, transitions
 from model_registry.documents import now
 from model_registry.errors import ConflictError, FormatError, NotFoundError, StorageError
 from model_registry.parallel import in_parallel
+from model_registry.patience import insist
 from model_registry.state import Origin, Record, State, Transition
 from model_registry.storage.base import ObjectStore
 
@@ -92,7 +93,7 @@ class Journal:
             record = Record(seen.state.revision + 1, transition, origin, when, write_id)
             after = transitions.apply(seen.state, record, model=self._model)
             try:
-                self._insist(partial(self._lay_down, seen))
+                _insist(partial(self._lay_down, seen))
             except StorageError:
                 if unheard:
                     raise self._cannot_be_told(unheard) from unheard
@@ -209,8 +210,8 @@ class Journal:
     def _look(self, record: Record, failure: StorageError | None, failures: int) -> StoredState | None:
         """The state after a swap that did not go through, or did so unheard: then None."""
         try:
-            found = self._insist(self.read)
-            if self._insist(partial(self._made, record, found.state)):
+            found = _insist(self.read)
+            if _insist(partial(self._made, record, found.state)):
                 return None
             if failure is None or failures < _ATTEMPTS:
                 return found
@@ -224,16 +225,9 @@ class Journal:
             hint=f"see `slipway history {self._model}` before trying again",
         )
 
-    def _insist(self, ask: Callable[[], _Answer]) -> _Answer:
-        """Asks the store again where it failed for the moment."""
-        for attempt in range(_ATTEMPTS - 1):
-            try:
-                return ask()
-            except StorageError as error:
-                if not error.transient:
-                    raise
-            _pause(attempt)
-        return ask()
+
+def _insist(ask: Callable[[], _Answer]) -> _Answer:
+    return insist(ask, lambda attempt: _pause(attempt - 1))
 
 
 def _pause(attempt: int) -> None:

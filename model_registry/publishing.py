@@ -10,13 +10,12 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic_core import from_json
 
@@ -32,6 +31,7 @@ from model_registry.errors import (
     SlipwayError,
     StorageError,
 )
+from model_registry.patience import insist
 from model_registry.payload import payload_files
 from model_registry.renewal import renewed
 from model_registry.reservation import reserve
@@ -45,9 +45,6 @@ log = logging.getLogger("slipway.registry")  # whoever runs the pipeline listens
 _ROUNDS = 100
 # Of somebody else's upload: the largest models on the slowest lines take hours.
 _LONGEST_WAIT = 6 * 3600.0
-_COMMIT_ATTEMPTS = 5
-
-_Answer = TypeVar("_Answer")
 
 
 class _OccupiedError(ConflictError):
@@ -193,7 +190,7 @@ class Publisher:
             key = paths.manifest(version.model, version.version)
             self._in_doubt = True
             try:
-                self._insist(lambda: self._store.put_new(key, version.to_json()))
+                insist(lambda: self._store.put_new(key, version.to_json()), self._pause)
             except (ConflictError, StorageError) as error:
                 return self._settle(version, error)
         return version, False
@@ -214,20 +211,13 @@ class Publisher:
                 raise
             raise _OccupiedError(error.message) from error
 
-    def _insist(self, ask: Callable[[], _Answer]) -> _Answer:
-        """Asks the store again where it failed for the moment: what is uploaded is worth some patience."""
-        for attempt in range(1, _COMMIT_ATTEMPTS):
-            try:
-                return ask()
-            except StorageError as error:
-                if not error.transient:
-                    raise
-            time.sleep(min(8.0, self._lease / 120 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
-        return ask()
+    def _pause(self, attempt: int) -> None:
+        """Waits before the store is asked again: what is uploaded is worth some patience."""
+        time.sleep(min(8.0, self._lease / 120 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _settle(self, version: ServableVersion, error: SlipwayError) -> tuple[ServableVersion, bool]:
         """Finds out what became of a commit that did not go through, or did so unheard."""
-        outcome = self._insist(lambda: self._catalog.outcome(version.model, version.version))
+        outcome = insist(lambda: self._catalog.outcome(version.model, version.version), self._pause)
         if isinstance(outcome, ServableVersion) and outcome.write_id == self._write_id:
             return outcome, False
         if not isinstance(outcome, Tombstone):
