@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 
@@ -55,19 +56,39 @@ def _start_server() -> None:
     """Starts the temporary server, if there is to be one, out of the reach of Ctrl-C.
 
     A terminal sends Ctrl-C to the whole job. The server would die of it amid its imports, with a traceback;
-    Prefect ends it anyway when this process ends. A blocked signal stays blocked in what is started.
+    this process ends it instead. A blocked signal stays blocked in what is started.
+
+    It is started in a thread of its own, because a signal raises in the main one: between the fork and the
+    line that remembers the child nobody would know of it, and it would outlive the command.
     """
     from prefect.client.orchestration import get_client
 
-    started = threading.Event()
-    # It takes the signal in this thread's place, which then still is interrupted.
-    threading.Thread(target=started.wait, daemon=True).start()
+    failures: list[Exception] = []
+
+    def start() -> None:
+        try:
+            get_client(sync_client=True)
+        except Exception as error:
+            failures.append(error)
+
+    starting = threading.Thread(target=start, name="start the Prefect server", daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        get_client(sync_client=True)
+        starting.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        starting.join()
+    except BaseException:
+        from prefect.server.api.server import SubprocessASGIServer  # a second and a half, for this alone
+
+        server = SubprocessASGIServer()  # the one that Prefect starts
+        while starting.is_alive() and server.server_process is None:
+            time.sleep(0.01)
+        server.stop()
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        started.set()
+    if failures:
+        raise failures[0]
 
 
 @contextlib.contextmanager
