@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from model_registry import __version__
+from model_registry.servable import TENSORRT_FP16
 from model_registry.spec import PackageSpec
 
 _SCHEME = 1  # part of every digest: raised when the same inputs shall be packaged anew
@@ -39,10 +40,15 @@ def identity(
     Returns:
         SHA-256 in lower-case hexadecimal, over canonical JSON: keys sorted, no spaces, ASCII.
     """
+    settings = spec.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    # Asked for by the spec or by the command line, it is the same conversion; not asked for, its settings do nothing.
+    settings["variants"].pop(TENSORRT_FP16, None)
+    if TENSORRT_FP16 in variants:
+        settings["variants"][TENSORRT_FP16] = spec.variants.tensorrt.model_dump(mode="json")
     document = {
         "scheme": _SCHEME,
         "source": source_sha256,
-        "spec": spec.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "spec": settings,
         "samples": samples_sha256,
         "code": code_sha256,
         "libraries": dict(libraries),

@@ -15,6 +15,8 @@ from pydantic import Field, TypeAdapter
 from model_registry.documents import SCHEMA_VERSION, load, validate
 
 NATIVE = "native"
+# As people ask for it; what comes of it is named after what it was built for, as `Accelerator.variant` says.
+TENSORRT_FP16 = "tensorrt-fp16"
 
 # A tombstone takes at most so many bytes and a manifest always takes more, blanks at its end if need be:
 # so a listing tells the versions from the numbers that were given up (docs/adr/0007).
@@ -116,11 +118,44 @@ class PayloadFile:
 
 
 @dataclass(frozen=True)
+class Accelerator:
+    """The GPU that engines were built on and for, and the software that built them.
+
+    Engines fit one compute capability and one TensorRT version.
+
+    Attributes:
+        name: Of the GPU, such as `NVIDIA A100-SXM4-40GB`.
+        compute_capability: Such as `8.0`.
+        driver: Version of the NVIDIA driver.
+        cuda: Version of CUDA that TensorFlow was built with.
+        tensorrt: Version of TensorRT, such as `8.6.1`.
+    """
+
+    name: str
+    compute_capability: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}\.[0-9]{1,2}$")]
+    driver: str
+    cuda: str
+    tensorrt: str
+
+    @property
+    def variant(self) -> str:
+        """The name of a variant whose engines fit it: `tensorrt-fp16-sm80`."""
+        return f"{TENSORRT_FP16}-sm{self.compute_capability.replace('.', '')}"
+
+
+@dataclass(frozen=True)
 class Variant:
-    """The files of one variant of a version."""
+    """One variant of a version.
+
+    Attributes:
+        name: `native`, or one named after what its engines fit.
+        files: All its files.
+        accelerator: What its engines were built on and fit; None where there are none.
+    """
 
     name: str
     files: tuple[PayloadFile, ...]
+    accelerator: Accelerator | None = None
 
     @property
     def bytes(self) -> int:

@@ -14,7 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
+    ByteSize,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -24,6 +27,7 @@ from pydantic import (
 
 from model_registry.errors import InvalidInputError
 from model_registry.paths import check_model_name
+from model_registry.servable import TENSORRT_FP16
 from model_registry.spec_errors import expected, invalid_spec, nearest, refused
 from model_registry.spec_paths import locate
 from model_registry.spec_signatures import Form, InputSpec, Name, OutputSpec, SignatureName, SignatureSpec
@@ -36,6 +40,7 @@ __all__ = [
     "PackageSpec",
     "QualitySpec",
     "SignatureSpec",
+    "TensorRTSpec",
     "TimeoutsSpec",
     "Top1AgreementSpec",
     "VariantsSpec",
@@ -66,10 +71,67 @@ class NativeSpec(Form):
     rtol: Tolerance | None = None
 
 
+_MIN_WORKSPACE, _MAX_WORKSPACE = 16 << 20, 1 << 40
+
+
+def _read_size(value: object) -> object:
+    """Bytes of `2GiB`; a number is one already, and what is neither is for the field to refuse."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(value))
+    except ValidationError:
+        raise expected("a number of bytes, or a size such as 512MiB or 2GiB") from None
+
+
+class TensorRTSpec(Form):
+    """How a model is converted by TF-TRT in half precision, and what the result must keep of it.
+
+    Attributes:
+        atol: Absolute tolerance between the answers of the engines and the trained model's.
+        rtol: Relative tolerance.
+        workspace: Bytes of GPU memory that TensorRT may use for one engine; `2GiB` in the file.
+        min_coverage: The smallest share of non-Const nodes that must lie inside engines, 0 to 1.
+        min_speedup: How many times as fast as native each batch size must be; None only measures it.
+    """
+
+    atol: Tolerance = 1e-2
+    rtol: Tolerance = 1e-2
+    workspace: Annotated[int, BeforeValidator(_read_size), Field(ge=_MIN_WORKSPACE, le=_MAX_WORKSPACE)] = 2 << 30
+    min_coverage: Fraction = 0.5
+    min_speedup: Annotated[float, Field(gt=0, le=1_000)] | None = None
+
+
 class VariantsSpec(Form):
-    """Settings of each variant."""
+    """Settings of each variant.
+
+    Attributes:
+        native: Of the plain SavedModel, which is always published.
+        tensorrt_fp16: Of the conversion, `tensorrt-fp16` in the file. Named there, even without settings,
+            it must be delivered; None leaves that to the command line.
+    """
 
     native: NativeSpec = NativeSpec()
+    tensorrt_fp16: TensorRTSpec | None = Field(None, alias=TENSORRT_FP16)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_without_settings_has_defaults(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and TENSORRT_FP16 in data and data[TENSORRT_FP16] is None:
+            return {**data, TENSORRT_FP16: {}}
+        return data
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        written: dict[str, Any] = {"native": self.native}
+        if self.tensorrt_fp16 is not None:
+            written[TENSORRT_FP16] = self.tensorrt_fp16
+        return written
+
+    @property
+    def tensorrt(self) -> TensorRTSpec:
+        """The settings of a conversion, the defaults where the file names none."""
+        return self.tensorrt_fp16 or TensorRTSpec()
 
 
 class QualitySpec(Form):
@@ -118,15 +180,17 @@ class TimeoutsSpec(Form):
 
     Attributes:
         load: For loading the model.
+        convert: For one conversion to TensorRT, from the moment it begins.
         validation: For validating the servable; `validate` in the file, a name that pydantic keeps for itself.
     """
 
     load: Seconds = 600.0
+    convert: Seconds = 3600.0
     validation: Seconds = Field(900.0, alias="validate")
 
     @model_serializer
     def _as_written(self) -> dict[str, float]:
-        return {"load": self.load, "validate": self.validation}
+        return {"load": self.load, "convert": self.convert, "validate": self.validation}
 
 
 def _check_modules(modules: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from model_registry.errors import InvalidInputError
 from model_registry.paths import check_label
 from model_registry.registry import Registry
-from model_registry.servable import NATIVE
 from model_registry.source import inspect_source
 from model_registry.spec import require_trust
 from model_registry.spec_file import LoadedSpec, load_spec
 from model_registry.spec_paths import is_s3
+from model_registry.variants import check_variants
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PackageRequest:
         spec: A package.yaml, or None for the defaults.
         name: The model's name; wins over the spec's.
         registry: Its URL, or None for SLIPWAY_REGISTRY or ./registry.
-        variants: What must be delivered.
+        variants: What must be delivered, by name; empty for the default set (model_registry.variants).
         trust: The operator's grant to the spec: the model may bring code.
         force: Package even if the same identity is there.
         label: Which label shall name the version; no part of its identity.
@@ -34,7 +34,7 @@ class PackageRequest:
     spec: Path | None = None
     name: str | None = None
     registry: str | None = None
-    variants: tuple[str, ...] = (NATIVE,)
+    variants: tuple[str, ...] = ()
     trust: bool = False
     force: bool = False
     label: str | None = None
@@ -45,9 +45,7 @@ class PackageRequest:
         Raises:
             InvalidInputError: If the request cannot be carried out as it stands.
         """
-        unknown = [name for name in self.variants if name != NATIVE]
-        if unknown:
-            raise InvalidInputError(f"unknown variant {unknown[0]!r}: expected {NATIVE!r}")
+        check_variants(self.variants)
         if self.label is not None:
             check_label(self.label)
         if self.spec is not None:

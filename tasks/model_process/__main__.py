@@ -24,7 +24,18 @@ from pydantic import TypeAdapter
 
 from model_registry.errors import SlipwayError
 from tasks.model_process.error_lines import reason
-from tasks.model_process.messages import PREDICT, PREPARE, SURVEY, VALIDATE, Event, Failure
+from tasks.model_process.messages import (
+    CONVERT,
+    ESTIMATE,
+    PREDICT,
+    PREFLIGHT,
+    PREPARE,
+    SURVEY,
+    TIME,
+    VALIDATE,
+    Event,
+    Failure,
+)
 
 Message = TypeVar("Message")
 Receive = Callable[[type[Message]], Message]
@@ -35,6 +46,10 @@ _MODULES = {
     VALIDATE: "tasks.model_process.validating",
     PREDICT: "tasks.model_process.predicting",
     SURVEY: "tasks.model_process.surveying",
+    PREFLIGHT: "tasks.model_process.preflight",
+    CONVERT: "tasks.model_process.converting",
+    ESTIMATE: "tasks.model_process.estimating",
+    TIME: "tasks.model_process.timing",
 }
 
 _NO_SPACE = os.strerror(errno.ENOSPC)

@@ -3,7 +3,8 @@
 Rules:
 - The child ends with its handle, however the parent's block is left; and with the parent, because it
   gives up when its standard input closes.
-- Whatever becomes of it, the parent gets an InvalidInputError with the last lines of its log.
+- Whatever becomes of it, the parent gets an InvalidInputError (or what else its caller names) with the
+  last lines of its log.
 - Nothing it reports is believed before it has been checked against the message's type, and nothing it
   says reaches a terminal with its control characters.
 """
@@ -16,6 +17,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +25,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from model_registry.errors import InvalidInputError
+from model_registry.errors import InvalidInputError, SlipwayError
 from tasks.model_process import sandbox
 from tasks.model_process.log_tail import LogTail, printable
 from tasks.model_process.messages import Event, Role
@@ -58,18 +60,28 @@ class ModelProcess:
         pid: Its process id, which is also its process group.
     """
 
-    def __init__(self, role: Role, directory: Path) -> None:
+    def __init__(
+        self,
+        role: Role,
+        directory: Path,
+        *,
+        failure: type[SlipwayError] = InvalidInputError,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         """Starts the child; it imports TensorFlow and waits to be told its plan.
 
         Args:
             role: What it is to do.
             directory: An empty directory for its HOME and temporary files; is made.
+            failure: What is raised for whatever goes wrong in the child.
+            settings: Variables of TensorFlow's own that are set for it.
 
         Raises:
             InvalidInputError: If TensorFlow is not installed.
         """
         require_tensorflow()
         self.role = role
+        self._failure = failure
         home, scratch = directory / "home", directory / "tmp"
         for path in (home, scratch):
             path.mkdir(parents=True, mode=0o700)
@@ -81,7 +93,7 @@ class ModelProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=[writing],
-                env=sandbox.environment(os.environ, home, scratch),
+                env={**sandbox.environment(os.environ, home, scratch), **(settings or {})},
                 cwd=scratch,
                 start_new_session=True,
             )
@@ -118,23 +130,23 @@ class ModelProcess:
             The result, and how many seconds the child worked on it.
 
         Raises:
-            InvalidInputError: If the stage failed, took too long, or the child ended before.
+            SlipwayError: As the caller named it, if the stage failed, took too long, or the child ended before.
         """
         line = self._next_line(stage, time.monotonic() + timeout, timeout)
         try:
             event = _EVENT.validate_json(line)
             if event.failure is not None:
                 hint = event.failure.hint
-                raise InvalidInputError(_shown(event.failure.message), hint=_shown(hint) if hint else None)
+                raise self._failure(_shown(event.failure.message), hint=_shown(hint) if hint else None)
             if event.stage != stage:
                 raise ValueError(f"expected stage {stage!r}, found {event.stage!r}")
             return TypeAdapter(kind).validate_python(event.result), event.seconds
-        except InvalidInputError:
+        except SlipwayError:
             raise
         except (ValidationError, ValueError) as error:
             self.end()
             why = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise InvalidInputError(
+            raise self._failure(
                 f"the {self.role} process broke its protocol while it should {stage}: {_shown(why)}\n"
                 f"{self._shown_log()}",
                 hint="code in the model interferes with the process that loads it; do not trust this file",
@@ -165,7 +177,7 @@ class ModelProcess:
 
     def _next_line(self, stage: str, deadline: float, timeout: float) -> bytes:
         if self._ended:
-            raise InvalidInputError(f"the {self.role} process was ended before it could {stage}\n{self._shown_log()}")
+            raise self._failure(f"the {self.role} process was ended before it could {stage}\n{self._shown_log()}")
         while b"\n" not in self._buffer:
             # What the child started may hold the pipe open when the child itself is gone, so its end is asked for.
             exited = self._has_exited()
@@ -178,13 +190,13 @@ class ModelProcess:
                 raise self._died(stage)
             elif time.monotonic() >= deadline:
                 self.end()
-                raise InvalidInputError(
+                raise self._failure(
                     f"the {self.role} process did not {stage} within {timeout:g} s, and was ended\n{self._shown_log()}",
                     hint="raise `timeouts` in the spec, or find out why the model is that slow",
                 )
             if len(self._buffer) > _MAX_EVENT_BYTES:
                 self.end()
-                raise InvalidInputError(
+                raise self._failure(
                     f"the {self.role} process broke its protocol while it should {stage}: "
                     f"it reports more than {_MAX_EVENT_BYTES:,} bytes at once",
                     hint="code in the model interferes with the process that loads it; do not trust this file",
@@ -201,7 +213,7 @@ class ModelProcess:
         """Whether the child is a zombie; it stays one, so that its id stays taken until `end`."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def _died(self, stage: str) -> InvalidInputError:
+    def _died(self, stage: str) -> SlipwayError:
         deadline = time.monotonic() + _GRACE
         while not (exited := self._has_exited()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -218,7 +230,7 @@ class ModelProcess:
             )
         else:
             how, hint = f"ended with status {code}", "code in the model may have ended it"
-        return InvalidInputError(
+        return self._failure(
             f"the {self.role} process {how} while it should {stage}\n{self._shown_log()}", hint=hint
         )
 
