@@ -41,7 +41,8 @@ def test_an_identity_is_a_sha256() -> None:
     [
         spec(source="s3://bucket/moved.keras"),
         spec(samples="/b/moved.npz"),
-        spec(timeouts={"load": 5, "validate": 5}),
+        spec(timeouts={"load": 5, "convert": 5, "validate": 5}),
+        spec(variants={"tensorrt-fp16": {}}),  # by name there or on the command line: it is the same conversion
         spec(batch_sizes=[8, 1, 1]),
         spec(signatures={"serving_default": {"inputs": {"b": {"from": "y"}, "a": "x"}}}),
         {"libraries": {"keras": "3.15.1", "tensorflow": "2.17.1"}},
@@ -68,6 +69,7 @@ CHANGES: list[dict[str, Any]] = [
     spec(quality={"labels": "y", "metric": "accuracy", "at_least": 0.9}),
     spec(quality={"labels": "y", "metric": "accuracy", "at_least": 0.95}),
     spec(variants={"native": {"atol": 1e-3}}),
+    spec(variants={"tensorrt-fp16": {"min_coverage": 0.6}}),
     spec(custom_objects=["my_layers"]),
     spec(unsafe_deserialization=True),
     spec(top1_agreement={"min_samples": 10}),
@@ -77,6 +79,12 @@ CHANGES: list[dict[str, Any]] = [
 def test_every_change_of_what_goes_in_makes_another_identity() -> None:
     identities = [identity(**{**BASE, **change}) for change in [{}, *CHANGES]]
     assert len(set(identities)) == len(CHANGES) + 1
+
+
+def test_the_settings_of_a_variant_that_nobody_sets_out_for_do_nothing() -> None:
+    native = {**BASE, "variants": ["native"]}
+    settings = spec(variants={"tensorrt-fp16": {"min_coverage": 0.6}})
+    assert identity(**{**native, **settings}) == identity(**native)
 
 
 def test_versions_are_told_without_importing_the_libraries() -> None:

@@ -93,6 +93,20 @@ def test_a_key_left_empty_is_a_key_left_out() -> None:
 SIGNATURE = "signatures.serving_default"
 
 
+@pytest.mark.parametrize("settings", [None, {}])
+def test_a_conversion_is_asked_for_by_naming_it(settings: dict[str, Any] | None) -> None:
+    spec = parse(variants={"tensorrt-fp16": settings})
+
+    assert spec.variants.tensorrt_fp16 == spec.variants.tensorrt == parse().variants.tensorrt
+    assert parse().variants.tensorrt_fp16 is None
+    assert PackageSpec.parse(spec.model_dump(mode="json")) == spec != parse()
+
+
+@pytest.mark.parametrize(("written", "size"), [("2GiB", 2 << 30), ("512 MiB", 512 << 20), (1 << 30, 1 << 30)])
+def test_a_workspace_is_a_size_or_a_number_of_bytes(written: object, size: int) -> None:
+    assert parse(variants={"tensorrt-fp16": {"workspace": written}}).variants.tensorrt.workspace == size
+
+
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
@@ -138,7 +152,14 @@ SIGNATURE = "signatures.serving_default"
         ({"variants": {"native": {"atol": -1e-5}}}, "variants.native.atol: expected a number 0 or more"),
         ({"variants": {"native": {"rtol": float("nan")}}}, "variants.native.rtol: expected a finite number"),
         ({"variants": {"native": {"atol": "1e-5"}}}, "variants.native.atol: expected a number, found the text '1e-5'"),
-        ({"variants": {"tensorrt-fp16": {}}}, "variants.tensorrt-fp16: unknown key"),
+        ({"variants": {"tensorrt": {}}}, "variants.tensorrt: unknown key; did you mean 'tensorrt-fp16'?"),
+        ({"variants": {"tensorrt-fp16": {"precision": "int8"}}}, "variants.tensorrt-fp16.precision: unknown key"),
+        ({"variants": {"tensorrt-fp16": {"workspace": "2 apples"}}}, "or a size such as 512MiB or 2GiB"),
+        ({"variants": {"tensorrt-fp16": {"workspace": "1KiB"}}}, "variants.tensorrt-fp16.workspace: expected"),
+        ({"variants": {"tensorrt-fp16": {"workspace": True}}}, "variants.tensorrt-fp16.workspace: expected"),
+        ({"variants": {"tensorrt-fp16": {"min_coverage": 50}}}, "min_coverage: expected a number at most 1"),
+        ({"variants": {"tensorrt-fp16": {"min_speedup": 0}}}, "min_speedup: expected a number above 0"),
+        ({"timeouts": {"convert": "1h"}}, "timeouts.convert: expected a number"),
         ({"timeouts": {"load": 0}}, "timeouts.load: expected a number above 0"),
         ({"timeouts": {"validat": 5}}, "timeouts.validat: unknown key; did you mean 'validate'?"),
         ({"timeouts": 5}, "timeouts: expected a mapping, found the number 5"),
