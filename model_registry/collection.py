@@ -221,7 +221,7 @@ class _Collector:
         if number not in state.retired or number in state.needed():
             raise ConflictError("it is not retired any more")
         if not isinstance(found, Tombstone):
-            self._store.put_if_match(key, self._tombstone(item), stored.etag)
+            self._store.put_if_match(key, self._tombstone(item, found), stored.etag)
         self._delete(item, payload_objects(self._store, model, number))
 
     def _delete(self, item: Item, objects: Iterable[ObjectInfo]) -> None:
@@ -233,8 +233,9 @@ class _Collector:
             log.info("%s: deleted, %d files", item.name, len(found))
         self.done.append(replace(item, files=len(found), bytes=sum(info.size for info in found)))
 
-    def _tombstone(self, item: Item) -> bytes:
-        return Tombstone(f"gc {self._origin.who}", f"{item.why}, and collected", now()).to_json()
+    def _tombstone(self, item: Item, collected: ServableVersion | None = None) -> bytes:
+        source = collected.source if collected else None
+        return Tombstone.of(source, f"gc {self._origin.who}", f"{item.why}, and collected", now()).to_json()
 
     @contextmanager
     def _reporting(self, name: str) -> Iterator[None]:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from model_registry import __version__
 from model_registry.servable import TENSORRT_FP16
-from model_registry.spec import PackageSpec
+from model_registry.spec import PackageSpec, TensorRTSpec
 
 _SCHEME = 1  # part of every digest: raised when the same inputs shall be packaged anew
 _LIBRARIES = ("tensorflow", "keras", "tensorflow-serving-api", "numpy")
@@ -43,7 +43,7 @@ def identity(
     settings = spec.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     # Asked for by the spec or by the command line, it is the same conversion; not asked for, its settings do nothing.
     settings["variants"].pop(TENSORRT_FP16, None)
-    if TENSORRT_FP16 in variants:
+    if any(name.startswith(TENSORRT_FP16) for name in variants):
         settings["variants"][TENSORRT_FP16] = spec.variants.tensorrt.model_dump(mode="json")
     document = {
         "scheme": _SCHEME,
@@ -54,8 +54,29 @@ def identity(
         "libraries": dict(libraries),
         "variants": sorted(set(variants)),
     }
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+    return _digest(document)
+
+
+def converted_identity(
+    published: str, *, settings: TensorRTSpec, libraries: Mapping[str, str], variants: Sequence[str]
+) -> str:
+    """Digest of what the conversion of a published version is made from.
+
+    Args:
+        published: The identity of that version.
+        settings: How it is converted.
+        libraries: Versions of what converts it, by distribution.
+        variants: The variants the new version is to have, in any order.
+    """
+    return _digest(
+        {
+            "scheme": _SCHEME,
+            "published": published,
+            "settings": settings.model_dump(mode="json"),
+            "libraries": dict(libraries),
+            "variants": sorted(set(variants)),
+        }
+    )
 
 
 def library_versions() -> dict[str, str]:
@@ -70,3 +91,8 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def _digest(document: dict[str, object]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()

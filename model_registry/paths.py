@@ -27,6 +27,10 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LABEL_PATTERN = "[a-z][a-z0-9-]{0,62}"
 _LABEL = re.compile(LABEL_PATTERN)
 
+# What S3 ever accepted. boto3 takes more for a bucket's name: an ARN, and the alias of an access point on Outposts
+# (--op-s3), are requests to a host that the name chooses, whatever AWS_ENDPOINT_URL says.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}(?<!--op-s3)")
+
 # A store's half-written files; a name that TensorFlow Serving does not take for a version.
 TEMPORARY = ".slipway-"
 
@@ -47,6 +51,21 @@ def check_model_name(name: str) -> str:
             f"model name {shown!r} ({len(name)} characters) cannot be used: expected 1 to 128 letters, "
             "digits, '.', '_' or '-', beginning with a letter or digit",
             hint="choose another name with --name or the spec's `model`",
+        )
+    return name
+
+
+def check_bucket(name: str) -> str:
+    """Returns the name if it is that of a bucket at the endpoint that is configured, and leads nowhere else.
+
+    Raises:
+        InvalidInputError: If it is an ARN, an alias that stands for another host, or no name.
+    """
+    if not _BUCKET.fullmatch(name):
+        shown = name if len(name) <= 100 else f"{name[:97]}..."
+        raise InvalidInputError(
+            f"{shown!r} cannot be used as a bucket: expected a bucket's name, of letters, digits, '.', '_' and '-'",
+            hint="an ARN is not accepted; an access point has an alias that is",
         )
     return name
 
@@ -184,9 +203,14 @@ def record(model: str, revision: int) -> str:
     return f"{history(model)}{revision}.json"
 
 
+def rejections(model: str) -> str:
+    """Prefix of the records of refused candidates."""
+    return f"{REGISTRY}{model}/rejected/"
+
+
 def rejection(model: str, identity: str) -> str:
     """Key of the record of a refused candidate."""
-    return f"{REGISTRY}{model}/rejected/{identity}.json"
+    return f"{rejections(model)}{identity}.json"
 
 
 def staging(run: str) -> str:

@@ -178,12 +178,15 @@ class Source:
         format: `keras`, `h5` or `saved_model`.
         sha256: Digest of the file, or of the directory's `sha256  path` lines.
         bytes: Its size.
+        revision: What the store said of it before it was read (model_registry.revision); None where it said
+            nothing.
     """
 
     uri: str
     format: SourceFormat
     sha256: str
     bytes: Size
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -96,19 +96,20 @@ def digest_source(path: Path) -> tuple[str, int]:
         return tree.digest, tree.bytes
 
 
-def describe_source(path: Path, *, uri: str | None = None) -> Source:
+def describe_source(path: Path, *, uri: str | None = None, revision: str | None = None) -> Source:
     """What the manifest says of a trained model.
 
     Args:
         path: Where it lies now.
         uri: Where it came from, if that was elsewhere.
+        revision: What the store said of it before it was read (model_registry.revision).
 
     Raises:
         InvalidInputError: As `inspect_source` and `digest_source` do.
     """
     kind = inspect_source(path)
     sha256, size = digest_source(path)
-    return Source(uri or str(path.absolute()), kind, sha256, size)
+    return Source(uri or str(path.absolute()), kind, sha256, size, revision)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -29,7 +28,7 @@ from model_registry.errors import InvalidInputError
 from model_registry.paths import check_model_name
 from model_registry.servable import TENSORRT_FP16
 from model_registry.spec_errors import expected, invalid_spec, nearest, refused
-from model_registry.spec_paths import locate
+from model_registry.spec_paths import folder_in, locate
 from model_registry.spec_signatures import Form, InputSpec, Name, OutputSpec, SignatureName, SignatureSpec
 
 __all__ = [
@@ -274,7 +273,7 @@ class PackageSpec(Form):
             return None
         if info.field_name == "samples" and not value.endswith(".npz"):
             raise expected("an .npz file, as numpy.savez writes it")
-        return locate(value, info.context if isinstance(info.context, Path) else None)
+        return locate(value, folder_in(info.context))
 
     @field_validator("signatures")
     @classmethod

@@ -20,11 +20,12 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from model_registry.errors import InvalidInputError
+from model_registry.errors import InvalidInputError, NotFoundError
 from model_registry.paths import check_model_name
 from model_registry.spec import PackageSpec
 from model_registry.spec_errors import Location, found, invalid_spec
-from model_registry.spec_paths import locate
+from model_registry.spec_paths import Folder, S3Folder, locate
+from model_registry.storage import open_store
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 20  # the deepest key of a package.yaml is at 6
@@ -36,7 +37,8 @@ class LoadedSpec:
 
     Attributes:
         spec: The spec; its paths are absolute and its labels read.
-        directory: The folder that custom objects are imported from: the spec's, or the working directory.
+        directory: The folder that custom objects are imported from: the spec's, or the working directory; for a
+            spec on S3 one that holds nothing, so that only installed modules are found.
     """
 
     spec: PackageSpec
@@ -75,28 +77,78 @@ def load_spec(path: Path) -> LoadedSpec:
         InvalidInputError: If it cannot be read, is no YAML, or says something impossible; every problem
             is named with its line.
     """
-    name = path.name
-    document, line_of = _parse(_read(path), name)
+    directory = path.absolute().parent.resolve()
+    return LoadedSpec(parse_spec(_read(path), path.name, directory), directory)
+
+
+def load_s3_spec(uri: str) -> LoadedSpec:
+    """Reads a package.yaml from S3, and the label files it names; its relative paths start from its own folder there.
+
+    Args:
+        uri: Such as `s3://bucket/trained/digits/package.yaml`.
+
+    Raises:
+        InvalidInputError: As `load_spec` does, if a path leads out of the folder, and if custom objects lie there:
+            no code is fetched from a bucket.
+        StorageError: If the store fails.
+    """
+    location = locate(uri, None)
+    where, _, name = location.rpartition("/")
+    if where == "s3:/" or not name:
+        raise InvalidInputError(f"the spec {uri!r} is no URI of an object: expected s3://bucket/path/package.yaml")
+    folder = S3Folder(open_store(where))
+    folder.store.check(writing=False)  # a read asks an endpoint that does not answer for minutes
+    try:
+        data = folder.read(name, limit=MAX_BYTES)
+    except NotFoundError:
+        raise InvalidInputError(
+            f"the spec {uri} is not there", hint="name a package.yaml that is there; list with: aws s3 ls"
+        ) from None
+    spec = parse_spec(data, name, folder)
+    if spec.custom_objects:
+        beside = folder.names()
+        for module in spec.custom_objects:
+            top = module.split(".", maxsplit=1)[0]
+            if {top, f"{top}.py"} & beside:
+                raise InvalidInputError(
+                    f"{uri}: `custom_objects` names {module!r}, which lies beside it: no code is fetched from S3",
+                    hint="install the module where the model is packaged, or package from a local folder",
+                )
+    return LoadedSpec(spec, Path(os.devnull))
+
+
+def parse_spec(data: bytes, name: str, folder: Folder) -> PackageSpec:
+    """Reads what a package.yaml holds, and the label files it names.
+
+    Args:
+        data: Its bytes.
+        name: Its name, for messages.
+        folder: Where it lies.
+
+    Raises:
+        InvalidInputError: As `load_spec` does.
+        StorageError: If the store of a folder on S3 fails.
+    """
+    document, line_of = _parse(_text(data, name), name)
     if document is None:
         raise InvalidInputError(
             f"{name} is empty: expected a mapping with at least the key `model`", hint="write `model: NAME` into it"
         )
     if not isinstance(document, dict):
         raise InvalidInputError(f"{name}: expected a mapping with at least the key `model`, found {found(document)}")
-    directory = path.absolute().parent.resolve()
     try:
-        return LoadedSpec(PackageSpec.model_validate(document, context=directory), directory)
+        return PackageSpec.model_validate(document, context=folder)
     except ValidationError as error:
         raise invalid_spec(error, where=name, schema=PackageSpec.model_json_schema(), line_of=line_of) from None
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
         # Not blocking, so that a pipe in the file's place is refused and not waited for.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InvalidInputError(f"the spec {str(path)!r} is no regular file", hint="name a package.yaml")
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
@@ -104,13 +156,16 @@ def _read(path: Path) -> str:
         raise InvalidInputError(
             f"the spec {str(path)!r} cannot be read: {reason}", hint="name a package.yaml that is there with --spec"
         ) from None
+
+
+def _text(data: bytes, name: str) -> str:
     if len(data) > MAX_BYTES:
-        raise InvalidInputError(f"{path.name} is too large for a spec: expected at most 1 MiB, found more")
+        raise InvalidInputError(f"{name} is too large for a spec: expected at most 1 MiB, found more")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInputError(
-            f"{path.name} is not a YAML text: expected UTF-8, found the byte {data[error.start]:#04x} at {error.start}",
+            f"{name} is not a YAML text: expected UTF-8, found the byte {data[error.start]:#04x} at {error.start}",
             hint="--spec names the package.yaml, not the model",
         ) from None
 

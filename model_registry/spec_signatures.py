@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -27,7 +26,7 @@ from pydantic_core import core_schema
 
 from model_registry.servable import Method
 from model_registry.spec_errors import expected, found, refused
-from model_registry.spec_paths import is_unprintable, read_labels
+from model_registry.spec_paths import folder_in, is_unprintable, read_labels
 
 DType = Literal[
     "float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64",
@@ -198,9 +197,10 @@ Outputs = Annotated[
 def _labels_as_written(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         return value
-    if not isinstance(info.context, Path):
+    folder = folder_in(info.context)
+    if folder is None:
         raise expected("a list of labels: a file of them is read only for a spec that is a file itself")
-    return read_labels(value, info.context)
+    return read_labels(value, folder)
 
 
 def _check_labels(labels: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import Literal, get_args
 
 from model_registry.errors import InvalidInputError
-from model_registry.servable import NATIVE, TENSORRT_FP16
+from model_registry.servable import TENSORRT_FP16
 from model_registry.spec import PackageSpec
 from model_registry.spec_errors import nearest
 
@@ -21,7 +22,10 @@ from model_registry.spec_errors import nearest
 # nothing of TensorRT.
 REHEARSAL = f"{TENSORRT_FP16}-rehearsal"
 
-_KNOWN = (NATIVE, TENSORRT_FP16)
+# The same as a type, so that the form of a flow's parameters offers them.
+VariantName = Literal["native", "tensorrt-fp16"]
+
+_KNOWN: tuple[str, ...] = get_args(VariantName)
 
 
 class Conversion(Enum):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_registry.errors import NotFoundError
+from model_registry.errors import InvalidInputError, NotFoundError
 from model_registry.paths import check_key
+from model_registry.revision import revision_of, revision_of_objects, revision_of_path
 from model_registry.storage import open_store
 
 
@@ -22,18 +23,34 @@ def fetch(location: str, destination: Path) -> Path:
 
     Raises:
         NotFoundError: If there is no such object or prefix.
+        InvalidInputError: If it was changed while it was downloaded.
         StorageError: If the store fails.
     """
+    return fetch_source(location, destination)[0]
+
+
+def fetch_source(location: str, destination: Path) -> tuple[Path, str | None]:
+    """The same, with the revision of what was fetched (model_registry.revision).
+
+    What is downloaded has the revision: it is asked for before and after. Of a path it is what was there before
+    anybody read it; whoever reads it has to see for himself that it stayed as it was.
+
+    Raises:
+        NotFoundError: As `fetch` does.
+        InvalidInputError: Likewise.
+        StorageError: Likewise.
+    """
     if not location.startswith("s3://"):
-        return Path(location)
+        return Path(location), revision_of_path(Path(location))
     folder, _, name = location.rstrip("/").rpartition("/")
     store = open_store(folder)
     store.check(writing=False)  # a download asks an endpoint that does not answer for minutes
     target = destination / name
     try:
+        before = revision_of_objects(location, [("", store.head(name))])
         store.download(name, target)
     except NotFoundError:
-        keys = [item.key for item in store.list(f"{name}/")]
+        before, keys = revision_of(location), [item.key for item in store.list(f"{name}/")]
         if not keys:
             raise NotFoundError(
                 f"{location} is not there: neither an object nor a prefix with objects below it",
@@ -43,4 +60,9 @@ def fetch(location: str, destination: Path) -> Path:
             if key.endswith("/"):  # consoles leave such objects for folders
                 continue
             store.download(check_key(key), destination / key)
-    return target
+    if revision_of(location) != before:
+        raise InvalidInputError(
+            f"{location} changed while it was downloaded",
+            hint="write each training into a folder of its own, its package.yaml last",
+        )
+    return target, before

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from model_registry.errors import InvalidInputError
-from model_registry.paths import check_key
+from model_registry.paths import check_bucket, check_key
 from model_registry.storage.base import Leftover, ObjectInfo, ObjectStore, StoredObject
 
 __all__ = ["Leftover", "ObjectInfo", "ObjectStore", "StoredObject", "open_store"]
@@ -19,7 +19,7 @@ def open_store(url: str) -> ObjectStore:
         url: A directory's path, or `s3://bucket` or `s3://bucket/prefix`.
 
     Raises:
-        InvalidInputError: If it is neither.
+        InvalidInputError: If it is neither, or the bucket's name stands for another host.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "s3":
@@ -27,6 +27,7 @@ def open_store(url: str) -> ObjectStore:
         prefix = prefix.rstrip("/")
         if not bucket:
             raise InvalidInputError(f"{url!r} names no bucket: expected s3://BUCKET or s3://BUCKET/PREFIX")
+        check_bucket(bucket)
         if prefix:
             check_key(prefix)
         # Whoever has a local registry does not wait for boto3's import.

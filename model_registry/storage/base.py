@@ -45,11 +45,14 @@ class ObjectInfo:
         key: Its full key.
         size: In bytes.
         age: Seconds since it was written, by the store's clock.
+        etag: What the store tells of its content without reading it: another one after each write that changed
+            anything. To be compared with other listings' alone; empty where a store tells none.
     """
 
     key: str
     size: int
     age: float
+    etag: str = ""
 
 
 @dataclass(frozen=True)

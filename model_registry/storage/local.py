@@ -20,6 +20,7 @@ from typing import BinaryIO
 from model_registry.errors import ConflictError, NotFoundError, StorageError
 from model_registry.paths import STAGING, TEMPORARY, check_key, check_prefix
 from model_registry.payload import hash_file
+from model_registry.revision import file_mark
 from model_registry.servable import PayloadFile
 from model_registry.storage.base import Leftover, ObjectInfo, StoredObject
 from model_registry.storage.durable import (
@@ -86,7 +87,7 @@ class LocalStore:
             found = self._path(key).stat()
         if not stat.S_ISREG(found.st_mode):
             raise _not_found(key)
-        return ObjectInfo(key, found.st_size, self._clock.age(found))
+        return ObjectInfo(key, found.st_size, self._clock.age(found), file_mark(found))
 
     def put_new(self, key: str, data: bytes) -> str:
         """Creates a document."""
@@ -265,7 +266,7 @@ class LocalStore:
             with suppress(NotFoundError):  # deleted since
                 with self._reading(key):
                     found = _of_object(self._root / key)
-                yield ObjectInfo(key, found.st_size, self._clock.age(found))
+                yield ObjectInfo(key, found.st_size, self._clock.age(found), file_mark(found))
 
 
 def _of_object(path: Path) -> os.stat_result:

@@ -45,7 +45,7 @@ class MemoryStore:
     def head(self, key: str) -> ObjectInfo:
         """Tells size and age."""
         data, written = self._read(key)
-        return ObjectInfo(key, len(data), time.monotonic() - written)
+        return ObjectInfo(key, len(data), time.monotonic() - written, _etag(data))
 
     def put_new(self, key: str, data: bytes) -> str:
         """Creates a document."""
@@ -72,7 +72,7 @@ class MemoryStore:
         with self._lock:
             found = sorted(item for item in self._objects.items() if item[0].startswith(prefix))
         now = time.monotonic()
-        return iter([ObjectInfo(key, len(data), now - written) for key, (data, written) in found])
+        return iter([ObjectInfo(key, len(data), now - written, _etag(data)) for key, (data, written) in found])
 
     def list_children(self, prefix: str) -> Iterator[str]:
         """The names one level below a prefix."""

@@ -91,7 +91,7 @@ class S3Store:
         """Tells size and age."""
         with _translated(self.uri_of(key)):
             found = self._s3.head_object(**self._at(key))
-        return ObjectInfo(key, found["ContentLength"], age_by(found, found["LastModified"]))
+        return ObjectInfo(key, found["ContentLength"], age_by(found, found["LastModified"]), found["ETag"])
 
     def put_new(self, key: str, data: bytes) -> str:
         """Creates a document."""
@@ -108,7 +108,8 @@ class S3Store:
                 # Consoles draw folders as empty objects whose names end in a slash.
                 if not found["Key"].endswith("/"):
                     age = age_by(page, found["LastModified"])
-                    yield ObjectInfo(found["Key"][len(self._prefix) :], found["Size"], age)
+                    key = found["Key"][len(self._prefix) :]
+                    yield ObjectInfo(key, found["Size"], age, found.get("ETag", ""))
 
     def list_children(self, prefix: str) -> Iterator[str]:
         """The names one level below a prefix."""

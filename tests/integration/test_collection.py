@@ -57,7 +57,7 @@ def test_a_retired_version_is_deleted_and_its_number_stays_taken(registry: Regis
     assert (report.items[0].files, report.items[0].bytes) == (4, 24)
     assert (report.failures, report.notes) == ((), ())
     assert outcome_of(registry.store, 1) == replace(
-        Tombstone("gc ann@build-7", "retired at revision 1, and collected", ""),
+        Tombstone("gc ann@build-7", "retired at revision 1, and collected", "", source_sha256="0" * 64),
         when=outcome_of(registry.store, 1).when,  # type: ignore[attr-defined]
     )
     assert numbers_with_files(registry.store) == {2}

@@ -199,6 +199,24 @@ def test_children_are_one_level_below(store: ObjectStore) -> None:
     assert list(store.list_children("none/")) == []
 
 
+def test_a_listing_tells_that_something_else_was_written(store: ObjectStore, tmp_path: Path) -> None:
+    data, graph = "variables/variables.data-00000-of-00001", "saved_model.pb"
+    tree = write_tree(tmp_path / "tree", {data: b"b" * _BIG, "variables/variables.index": b"i", graph: b"first"})
+    store.upload_tree(tmp_path / "tree", "a/", tree)
+
+    def told() -> dict[str, str]:
+        found = {info.key: info.etag for info in store.list("a/")}
+        assert found == {key: store.head(key).etag for key in found}
+        return found
+
+    before = told()
+    assert before == told()
+    assert all(before.values())
+    store.put_if_match(f"a/{graph}", b"other", store.get(f"a/{graph}").etag)
+    after = told()
+    assert (after[f"a/{data}"] == before[f"a/{data}"], after[f"a/{graph}"] == before[f"a/{graph}"]) == (True, False)
+
+
 def test_a_listing_has_more_than_one_page(store: ObjectStore) -> None:
     with ThreadPoolExecutor(8) as pool:
         expected = sorted(pool.map(_create(store), range(1005)))

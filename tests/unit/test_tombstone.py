@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_registry.errors import FormatError
-from model_registry.servable import TOMBSTONE_BYTES, ServableVersion
+from model_registry.servable import TOMBSTONE_BYTES, ServableVersion, Source
 from model_registry.tombstone import Tombstone, read_outcome
 from tests.support.drafts import make_draft
 
@@ -30,6 +30,23 @@ def test_a_tombstone_is_never_larger_than_listings_expect(who: str, why: str, oc
     read = read_outcome(data, key="key")
     assert isinstance(read, Tombstone)
     assert (read.when, read.occupied) == (_WHEN, occupied)
+
+
+def test_a_tombstone_that_tells_of_a_source_is_no_larger() -> None:
+    source = Source("/trained/a.keras", "keras", "c" * 64, 3, "d" * 64)
+
+    data = Tombstone.of(source, "\x00" * 5000, "\x00" * 5000, _WHEN).to_json()
+
+    assert len(data) <= TOMBSTONE_BYTES
+    read = read_outcome(data, key="key")
+    assert isinstance(read, Tombstone)
+    assert (read.source_sha256, read.source_revision) == ("c" * 64, "d" * 64)
+
+
+def test_a_digest_that_is_none_is_not_carried_on() -> None:
+    tombstone = Tombstone.of(Source("/a", "keras", "no digest", 3, "x" * 5000), "gc", "retired", _WHEN)
+
+    assert (tombstone.source_sha256, tombstone.source_revision) == (None, None)
 
 
 def test_a_short_reason_is_kept_as_it_is() -> None:
