@@ -25,8 +25,10 @@ from pydantic import TypeAdapter
 from model_registry.errors import SlipwayError
 from tasks.model_process.error_lines import reason
 from tasks.model_process.messages import (
+    ANSWER,
     CONVERT,
     ESTIMATE,
+    INSPECT,
     PREDICT,
     PREFLIGHT,
     PREPARE,
@@ -50,6 +52,8 @@ _MODULES = {
     CONVERT: "tasks.model_process.converting",
     ESTIMATE: "tasks.model_process.estimating",
     TIME: "tasks.model_process.timing",
+    INSPECT: "tasks.model_process.reading",
+    ANSWER: "tasks.model_process.answering",
 }
 
 _NO_SPACE = os.strerror(errno.ENOSPC)

@@ -230,9 +230,7 @@ class ModelProcess:
             )
         else:
             how, hint = f"ended with status {code}", "code in the model may have ended it"
-        return self._failure(
-            f"the {self.role} process {how} while it should {stage}\n{self._shown_log()}", hint=hint
-        )
+        return self._failure(f"the {self.role} process {how} while it should {stage}\n{self._shown_log()}", hint=hint)
 
     def _shown_log(self) -> str:
         return f"last lines of its log:\n{self._log.text() or '(empty)'}"

@@ -18,6 +18,10 @@ _SUM_TOLERANCE = 5e-3
 
 _LARGEST = float(np.finfo(np.float64).max)
 
+_TELLS_NOTHING = (
+    "the tolerance cannot tell the answers of two rows apart: a constant would pass; give samples, or lower atol"
+)
+
 
 def parity(name: str, variant: str, found: Sequence[Array], expected: Sequence[Array], tolerance: Tolerance) -> Check:
     """Whether a candidate answers what the trained model answers.
@@ -31,7 +35,8 @@ def parity(name: str, variant: str, found: Sequence[Array], expected: Sequence[A
 
     Returns:
         A check whose `measured` holds the largest absolute and relative error over all cases, or
-        for strings, integers and booleans the number of values that differ.
+        for strings, integers and booleans the number of values that differ. One that passes says so where it proves
+        little: where one answer, the same for every row, would have passed as well.
     """
     check = f"parity/{name}"
     limit = {"atol": tolerance.atol, "rtol": tolerance.rtol}
@@ -62,8 +67,37 @@ def parity(name: str, variant: str, found: Sequence[Array], expected: Sequence[A
         outside += int(np.sum(~inside))
         total += inside.size
     measured = {"max_absolute_error": absolute, "max_relative_error": relative}
-    detail = f"{outside} of {total} values outside" if outside else ""
-    return Check(check, variant, measured, limit, outside == 0, detail)
+    if outside:
+        return Check(check, variant, measured, limit, False, f"{outside} of {total} values outside")
+    return Check(check, variant, measured, limit, True, _TELLS_NOTHING if tells_nothing(expected, tolerance) else "")
+
+
+def tells_nothing(expected: Sequence[Array], tolerance: Tolerance) -> bool:
+    """Whether one and the same answer would be within the tolerance of every row, although the rows differ.
+
+    A value passes for all rows if it lies between the highest of their lower limits and the lowest of their upper ones.
+
+    Args:
+        expected: The model's answers, a case each: floats [rows, ...]. Cases may differ in the shape of a row.
+        tolerance: What answers are held against.
+
+    Returns:
+        False also for rows that are all the same, and where one is not finite.
+    """
+    spans: dict[tuple[int, ...], tuple[Array, Array, Array, Array]] = {}
+    # Case by case, for all of them at once may not fit into memory.
+    for rows in (np.atleast_1d(array.astype(np.float64)) for array in expected if array.size):
+        with np.errstate(invalid="ignore"):
+            margin = tolerance.atol + tolerance.rtol * np.abs(rows)
+            span = (rows - margin).max(axis=0), (rows + margin).min(axis=0), rows.max(axis=0), rows.min(axis=0)
+        shape = rows.shape[1:]
+        if shape in spans:
+            floor, ceiling, largest, smallest = spans[shape]
+            floor, ceiling = np.maximum(floor, span[0]), np.minimum(ceiling, span[1])
+            span = floor, ceiling, np.maximum(largest, span[2]), np.minimum(smallest, span[3])
+        spans[shape] = span
+    differ = any(bool(np.any(largest > smallest)) for _, _, largest, smallest in spans.values())
+    return differ and all(bool(np.all(floor <= ceiling)) for floor, ceiling, _, _ in spans.values())
 
 
 def finite(name: str, variant: str, found: Sequence[Array]) -> Check | None:
@@ -85,15 +119,16 @@ def top1(
 ) -> Check | None:
     """How often candidate and model put the same class first; None where the output is no class scores.
 
-    Class scores are floats [rows, classes >= 2], not negative, that add up to 1 in each row. Where the
-    model's two best are closer than the tolerance, either counts.
+    Class scores are floats [rows, classes >= 2], not negative, that add up to 1 in each row. A class that
+    the model scores within `rtol` of its best counts as the best too. Not within `atol`: of many classes
+    all may score below that, and then each of them would count.
     """
     if not is_class_scores(expected) or found.shape != expected.shape:
         return None
     choice = found.argmax(axis=1)
     best = expected.max(axis=1)
     chosen = expected[np.arange(len(expected)), choice]
-    agreement = float(np.mean(chosen >= best - (tolerance.atol + tolerance.rtol * np.abs(best))))
+    agreement = float(np.mean(chosen >= best - tolerance.rtol * np.abs(best)))
     check = f"top1/{name}"
     if len(expected) < min_samples:
         detail = f"measured on {len(expected)} rows, the gate asks for {min_samples}"

@@ -100,7 +100,7 @@ def saved_model_endpoint(function: Any, definition: Any) -> Endpoint:
         definition: Its SignatureDef, which alone knows names that are no Python identifiers.
     """
     _, keywords = function.structured_input_signature
-    arguments = {name: _argument(name, info.name, keywords) for name, info in sorted(definition.inputs.items())}
+    arguments = signature_arguments(function, definition)
     inputs = {
         name: tf.TensorSpec(keywords[argument].shape, keywords[argument].dtype, name=name)
         for name, argument in arguments.items()
@@ -117,6 +117,20 @@ def saved_model_endpoint(function: Any, definition: Any) -> Endpoint:
         return dict(function(**{argument: tensors[name] for name, argument in arguments.items()}))
 
     return Endpoint(inputs, outputs, call)
+
+
+def signature_arguments(function: Any, definition: Any) -> dict[str, str]:
+    """The argument of a signature's function for each of its inputs, by the name that the SignatureDef has for it.
+
+    Args:
+        function: What `tf.saved_model.load` made of the signature.
+        definition: Its SignatureDef.
+
+    Raises:
+        InvalidInputError: If the two do not belong together.
+    """
+    _, keywords = function.structured_input_signature
+    return {name: _argument(name, info.name, keywords) for name, info in sorted(definition.inputs.items())}
 
 
 def _argument(name: str, tensor_name: str, keywords: Mapping[str, Any]) -> str:

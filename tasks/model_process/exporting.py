@@ -8,7 +8,7 @@ every weight twice. Here a bare module tracks just the resources that the signat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,23 @@ _OP_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*:0")
 _METHODS = {name: method for method, name in _METHOD_NAMES.items()}
 
 
-def export(model: Any, signatures: Sequence[TracedSignature], directory: Path) -> tuple[Signature, ...]:
+def export(
+    model: Any, signatures: Sequence[TracedSignature], directory: Path, tracked: Mapping[str, Any] | None = None
+) -> tuple[Signature, ...]:
     """Writes the SavedModel and returns its signatures as a client sees them, sorted by name.
 
     Args:
         model: What the signatures call: its variables and tables are looked for below it.
         signatures: Traced, at least one.
         directory: Where to write; must not exist.
+        tracked: What else is to be saved, by the name of its attribute; a signature may use it without capturing it.
 
     Raises:
         InvalidInputError: If a signature uses a resource that nothing below the model owns.
     """
     module = tf.Module()
+    for name, trackable in (tracked or {}).items():
+        setattr(module, name, trackable)
     module.resources = _captured(model, [signature.function for signature in signatures])
     for index, resource in enumerate(module.resources):
         if isinstance(resource, tf.Variable) and not _OP_NAME.fullmatch(resource.name):
@@ -69,13 +74,18 @@ def read_signatures(directory: Path) -> tuple[Signature, ...]:
 
 def signature_definitions(directory: Path) -> dict[str, Any]:
     """The SignatureDef protos themselves, sorted by name; without those that TensorFlow keeps for itself."""
-    definitions = _serve_meta_graph(read_saved_model(directory)).signature_def
+    definitions = serve_meta_graph(read_saved_model(directory)).signature_def
     return {name: definitions[name] for name in sorted(definitions) if not name.startswith("__saved_model")}
 
 
 def method(definition: Any) -> Method:
     """Which API of TensorFlow Serving a SignatureDef is for."""
     return _METHODS.get(definition.method_name, "predict")
+
+
+def serve_meta_graph(saved_model: saved_model_pb2.SavedModel) -> Any:
+    """The MetaGraph that TensorFlow Serving loads."""
+    return next(graph for graph in saved_model.meta_graphs if tf.saved_model.SERVING in graph.meta_info_def.tags)
 
 
 def _captured(model: Any, functions: Sequence[Any]) -> list[Any]:
@@ -123,7 +133,7 @@ def _plain(value: Any) -> tf.Variable | None:
 def _finish(directory: Path, signatures: Sequence[TracedSignature]) -> None:
     """Gives inputs the names that tf.function would not take, and signatures their methods."""
     saved_model = read_saved_model(directory)
-    definitions = _serve_meta_graph(saved_model).signature_def
+    definitions = serve_meta_graph(saved_model).signature_def
     changed = False
     for signature in signatures:
         definition = definitions[signature.name]
@@ -137,10 +147,6 @@ def _finish(directory: Path, signatures: Sequence[TracedSignature]) -> None:
     if changed:
         (directory / tf.saved_model.SAVED_MODEL_FILENAME_PB).write_bytes(saved_model.SerializeToString())
         fingerprinting_utils.write_fingerprint(str(directory))
-
-
-def _serve_meta_graph(saved_model: saved_model_pb2.SavedModel) -> Any:
-    return next(graph for graph in saved_model.meta_graphs if tf.saved_model.SERVING in graph.meta_info_def.tags)
 
 
 def _tensor_infos(infos: Any) -> tuple[TensorInfo, ...]:

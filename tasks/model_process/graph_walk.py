@@ -19,6 +19,9 @@ class GraphWalk:
     Args:
         meta_graph: A MetaGraphDef; nobody has checked it yet.
 
+    Attributes:
+        functions: The FunctionDefs of its library, by name.
+
     Raises:
         InvalidInputError: If two nodes or functions have one name, so that one could hide behind the other.
     """
@@ -27,10 +30,9 @@ class GraphWalk:
         self._meta_graph = meta_graph
         graph = meta_graph.graph_def
         self._main = _by_name((node.name, node) for node in graph.node)
-        self._functions = _by_name((function.signature.name, function) for function in graph.library.function)
+        self.functions = _by_name((function.signature.name, function) for function in graph.library.function)
         self._bodies = {
-            name: _by_name((node.name, node) for node in function.node_def)
-            for name, function in self._functions.items()
+            name: _by_name((node.name, node) for node in function.node_def) for name, function in self.functions.items()
         }
 
     def nodes(self) -> Iterator[tuple[str | None, Any]]:
@@ -44,13 +46,7 @@ class GraphWalk:
     def run_by_serving(self) -> Iterator[Any]:
         """The nodes that signatures, initialisation or a function of the object graph can run; not the saver's."""
         graph = self._meta_graph
-        names = [
-            tensor
-            for definition in graph.signature_def.values()
-            for infos in (definition.inputs, definition.outputs)
-            for info in infos.values()
-            for tensor in _tensors(info)
-        ]
+        names = [tensor for definition in graph.signature_def.values() for tensor in _named(definition)]
         for collection in graph.collection_def.values():
             names += collection.node_list.value
         objects = graph.object_graph_def
@@ -59,6 +55,14 @@ class GraphWalk:
             functions.update(node.function.concrete_functions)
             functions.add(node.bare_concrete_function.concrete_function_name)
         return self._reached(names, functions)
+
+    def run_by_signature(self, name: str) -> Iterator[Any]:
+        """The nodes that one signature can run."""
+        return (node for _, node in self.located_in_signature(name))
+
+    def located_in_signature(self, name: str) -> Iterator[tuple[str | None, Any]]:
+        """The same with the name of the function that holds each; None for the graph itself."""
+        return self._located(_named(self._meta_graph.signature_def[name]), ())
 
     def run_by_restoring(self) -> Iterator[Any]:
         """The nodes that the saver runs to load the variables."""
@@ -77,27 +81,30 @@ class GraphWalk:
             return False  # inputs that are missing, or a way too long: nothing is proven
 
     def _reached(self, names: Iterable[str], functions: Iterable[str]) -> Iterator[Any]:
-        names, pending = [_node(name) for name in names], list(functions)
+        return (node for _, node in self._located(names, functions))
+
+    def _located(self, names: Iterable[str], functions: Iterable[str]) -> Iterator[tuple[str | None, Any]]:
+        names, pending = [node_of(name) for name in names], list(functions)
         seen: set[str] = set()
         while names:
             node = self._main.get(names.pop())
             if node is not None and node.name not in seen:
                 seen.add(node.name)
-                names.extend(map(_node, node.input))
-                pending.extend(self._called(node))
-                yield node
+                names.extend(map(node_of, node.input))
+                pending.extend(self.called(node))
+                yield None, node
         entered: set[str] = set()
         while pending:
             name = pending.pop()
             if name in self._bodies and name not in entered:
                 entered.add(name)
                 for node in self._bodies[name].values():
-                    pending.extend(self._called(node))
-                    yield node
+                    pending.extend(self.called(node))
+                    yield name, node
 
-    def _called(self, node: Any) -> Iterator[str]:
+    def called(self, node: Any) -> Iterator[str]:
         """The functions that a node refers to: branches, bodies, and the op itself if it is one."""
-        if node.op in self._functions:
+        if node.op in self.functions:
             yield node.op
         for attribute in node.attr.values():
             if attribute.func.name:
@@ -105,19 +112,19 @@ class GraphWalk:
             yield from (function.name for function in attribute.list.func)
 
     def _comes_from_asset(self, function: str | None, tensor: str, asked: set[tuple[str | None, str]]) -> bool:
-        name = _node(tensor)
+        name = node_of(tensor)
         if (function, name) in asked:
             return True  # on a way round; the others decide
         asked.add((function, name))
         if function is None:
-            assets = {_node(asset.tensor_info.name) for asset in self._meta_graph.asset_file_def}
+            assets = {node_of(asset.tensor_info.name) for asset in self._meta_graph.asset_file_def}
             if name in assets:
                 return True
             node = self._main.get(name)
             if node is not None and node.op == "ReadVariableOp":
-                return self._variable_holds_asset(_node(node.input[0]), asked)
+                return self._variable_holds_asset(node_of(node.input[0]), asked)
         else:
-            arguments = [argument.name for argument in self._functions[function].signature.input_arg]
+            arguments = [argument.name for argument in self.functions[function].signature.input_arg]
             if name in arguments:
                 return self._argument_is_asset(function, arguments.index(name), len(arguments), asked)
             node = self._bodies[function].get(name)
@@ -128,8 +135,8 @@ class GraphWalk:
     def _variable_holds_asset(self, handle: str, asked: set[tuple[str | None, str]]) -> bool:
         """TensorFlow 2 puts an asset's path into a variable that is assigned when the model is initialised."""
         node = self._main.get(handle)
-        users = [user for user in self._main.values() if handle in map(_node, _data(user))]
-        assigned = [user for user in users if user.op == "AssignVariableOp" and _node(user.input[0]) == handle]
+        users = [user for user in self._main.values() if handle in map(node_of, _data(user))]
+        assigned = [user for user in users if user.op == "AssignVariableOp" and node_of(user.input[0]) == handle]
         others = {user.op for user in users if user not in assigned}
         return (
             node is not None
@@ -149,7 +156,7 @@ class GraphWalk:
             if index < first or objects.nodes[bound[index - first]].WhichOneof("kind") != "asset":
                 return False
         for caller, node in self.nodes():
-            if function not in self._called(node):
+            if function not in self.called(node):
                 continue
             if node.op not in _CALLS and node.op != function:
                 return False
@@ -170,13 +177,19 @@ def _by_name(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _node(tensor: str) -> str:
+def node_of(tensor: str) -> str:
     """The node behind `name`, `name:0`, `name:output:0` or `^name`."""
     return tensor.removeprefix("^").split(":", 1)[0]
 
 
 def _data(node: Any) -> list[str]:
     return [name for name in node.input if not name.startswith("^")]
+
+
+def _named(definition: Any) -> list[str]:
+    """The tensors that a SignatureDef names."""
+    infos = [*definition.inputs.values(), *definition.outputs.values()]
+    return [tensor for info in infos for tensor in _tensors(info)]
 
 
 def _tensors(info: Any) -> list[str]:

@@ -18,7 +18,11 @@ PREFLIGHT: Final = "preflight"
 CONVERT: Final = "convert"
 ESTIMATE: Final = "estimate"
 TIME: Final = "time"
-Role = Literal["prepare", "validate", "predict", "survey", "preflight", "convert", "estimate", "time"]
+INSPECT: Final = "inspect"
+ANSWER: Final = "answer"
+Role = Literal[
+    "prepare", "validate", "predict", "survey", "preflight", "convert", "estimate", "time", "inspect", "answer"
+]
 
 
 @dataclass(frozen=True)
@@ -323,6 +327,8 @@ class EstimatePlan:
         tolerance: What the estimated error is held against.
         min_coverage: The smallest share of non-Const nodes inside engines.
         variant: Which variant the checks belong to.
+        top1_at_least: The smallest share of rows for which both must choose the same class.
+        top1_min_samples: Fewer rows than this are not judged.
     """
 
     saved_model: str
@@ -331,6 +337,8 @@ class EstimatePlan:
     tolerance: Tolerance
     min_coverage: float
     variant: str
+    top1_at_least: float = 0.99
+    top1_min_samples: int = 100
 
 
 @dataclass(frozen=True)
@@ -364,6 +372,47 @@ class Timed:
     """The result of timing: `speed-up/<signature>/<batch size>`, a check each."""
 
     checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class InspectPlan:
+    """A SavedModel that is to be read without running any of it. Paths are absolute.
+
+    Attributes:
+        saved_model: Its directory.
+        signatures: What it must have.
+        variant: Which variant the checks belong to.
+    """
+
+    saved_model: str
+    signatures: tuple[Signature, ...]
+    variant: str
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """A published SavedModel whose own answers are to be written down. Paths are absolute.
+
+    Attributes:
+        saved_model: Its directory, warm-up records included.
+        cases: Where to write them, as the model process writes those of a trained model.
+    """
+
+    saved_model: str
+    cases: str
+
+
+@dataclass(frozen=True)
+class RecordedAnswers:
+    """The answers of a published SavedModel to its own warm-up records.
+
+    Attributes:
+        answers: How many there are, one for each record.
+        rows: How many rows the largest record has.
+    """
+
+    answers: int
+    rows: int
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,10 @@ from pathlib import Path
 # TF_VAR_... and TF_TOKEN_... carry secrets.
 _KEPT = frozenset(
     {
+        "CUDA_DEVICE_ORDER",  # without it the numbers in CUDA_VISIBLE_DEVICES may mean other GPUs
         "CUDA_HOME",
+        "CUDA_MPS_LOG_DIRECTORY",
+        "CUDA_MPS_PIPE_DIRECTORY",
         "CUDA_VISIBLE_DEVICES",
         "LANG",
         "LC_ALL",

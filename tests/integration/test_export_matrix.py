@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ import tasks
 from model_registry.servable import Blessing
 from model_registry.spec import PackageSpec
 from tasks.validation import tolerance
-from tests.support.candidates import Arrays, Candidate, answers_of, prepare
-from tests.support.models import CUSTOM_LAYERS, KINDS, Kind
+from tests.support.candidates import Arrays, answers_of, prepare
+from tests.support.models import KINDS
+from tests.support.packaged_zoo import Packaged
 
 ROOT = Path(tasks.__file__).parents[1]
 
@@ -31,37 +31,10 @@ pytestmark = [
 ]
 
 
-@dataclass(frozen=True)
-class Packaged:
-    """One of the zoo, as it was saved and as it was packaged."""
-
-    kind: Kind
-    model: keras.Model
-    file: Path
-    code: Path
-    candidate: Candidate
-
-
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    directory = tmp_path_factory.mktemp("code")
-    (directory / "harbour_layers.py").write_text(CUSTOM_LAYERS)
-    before = list(sys.path)
-    sys.path.insert(0, str(directory))
-    yield directory
-    sys.path[:] = before
-    sys.modules.pop("harbour_layers", None)
-
-
 # What belongs to one model stays in one worker, so that each is packaged once.
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in KINDS])
-def packaged(request: pytest.FixtureRequest, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
-    keras.backend.clear_session()  # automatic names count from the beginning
-    kind, directory = KINDS[request.param], tmp_path_factory.mktemp(request.param)
-    model, file = kind.build(), directory / "zoo.keras"
-    model.save(file)
-    candidate = prepare(file, directory / "work", kind.spec, trusted=kind.trusted, code_directory=code)
-    return Packaged(kind, model, file, code, candidate)
+def packaged(request: pytest.FixtureRequest, zoo: Callable[[str], Packaged]) -> Packaged:
+    return zoo(request.param)
 
 
 def test_names_are_kept(packaged: Packaged) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 from model_registry.servable import Blessing, Check, Measure
-from tasks.model_process.messages import ReferenceAnswers
+from tasks.model_process.messages import ReferenceAnswers, Tolerance
 from tasks.model_process.warmup_log import WARMUP_FILE
 from tests.support.candidates import Candidate, prepare
 from tests.support.models import randomised
@@ -151,6 +151,19 @@ def test_weights_that_turn_classes_around_fail_agreement_and_quality(
     assert found["quality/accuracy"].measured == found["top1/serving_default/scores"].measured
     assert isinstance(found["quality/accuracy"].measured, float)
     assert found["quality/accuracy"].measured < 0.8
+
+
+def test_zeros_within_the_tolerance_pass_parity_with_a_remark_and_fail_agreement(
+    original: tuple[keras.Model, Candidate], candidate: Path, checks: Callable[..., dict[str, Check]]
+) -> None:
+    model = original[0]
+    _save_instead(candidate, model, lambda x: {key: 0.0 * value for key, value in _answering(model)(x).items()})
+
+    found = checks(tolerance=Tolerance(atol=100.0, rtol=1e-2))
+
+    assert list(_failed(found)) == ["top1/serving_default/scores", "quality/accuracy"]
+    for output in ("scores", "logits"):
+        assert "a constant would pass; give samples, or lower atol" in found[f"parity/serving_default/{output}"].detail
 
 
 def test_swapped_outputs_fail_both(

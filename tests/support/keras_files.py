@@ -5,6 +5,7 @@ weights.h5               the same weights without the model
 brings_code.keras        a Lambda layer
 custom.keras             a layer of the module harbour_layers, which lies beside it
 half.keras               computes in float16
+deep.keras               x (4 numbers) to y (2) through enough layers for an engine of TensorRT
 saved_model/             tiny as a SavedModel
 samples.npz              200 rows of x
 """
@@ -35,6 +36,10 @@ def write(folder: Path) -> None:
     tiny.save_weights(folder / "tiny.weights.h5")
     (folder / "tiny.weights.h5").rename(folder / "weights.h5")
     tiny.export(folder / "saved_model", verbose=False)
+    deep = x
+    for _ in range(6):
+        deep = keras.layers.Dense(8, activation="tanh")(deep)
+    models.randomised(keras.Model(x, keras.layers.Dense(2, name="y")(deep), name="deep")).save(folder / "deep.keras")
     models.lambda_layer().save(folder / "brings_code.keras")
     models.custom_layer().save(folder / "custom.keras")
     models.mixed_float16().save(folder / "half.keras")

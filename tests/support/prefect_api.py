@@ -13,15 +13,15 @@ from tests.support.prefect_processes import PrefectServer
 _WITHIN = 120.0
 
 
-def call(server: PrefectServer, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Asks the server, again while its database is busy."""
+def call(server: PrefectServer, path: str, body: dict[str, Any] | None = None, method: str = "") -> Any:
+    """Asks the server, again while its database is busy: by GET without a body, else by POST."""
     deadline = time.monotonic() + _WITHIN
     while True:
-        method = "GET" if body is None else "POST"
-        answer = httpx.request(method, f"{server.api_url}/{path}", json=body, timeout=60, trust_env=False)
+        by = method or ("GET" if body is None else "POST")
+        answer = httpx.request(by, f"{server.api_url}/{path}", json=body, timeout=60, trust_env=False)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
             answer.raise_for_status()
-            return answer.json()
+            return answer.json() if answer.content else None
         time.sleep(0.1)
 
 

@@ -99,6 +99,70 @@ def test_what_the_model_itself_answers_is_no_difference(value: float) -> None:
     assert _parity([value, 1.0], [value, 1.0]).passed
 
 
+CONSTANT_PASSES = "a constant would pass; give samples, or lower atol"
+
+
+def test_answers_that_the_tolerance_cannot_tell_apart_pass_with_a_remark() -> None:
+    expected = np.random.default_rng(0).uniform(0.0005, 0.0017, (8, 1000))
+
+    check = _parity(np.zeros_like(expected), expected, Tolerance(1e-2, 1e-2))
+
+    assert check.passed
+    assert check.detail.endswith(CONSTANT_PASSES)
+
+
+@pytest.mark.parametrize(
+    ("rows", "vacuous"),
+    [
+        ([[0.0], [1.9]], True),
+        ([[0.0], [2.1]], False),
+        ([[0.0], [0.9], [1.8], [2.7], [1.8], [0.9]], False),
+        ([[0.5, 0.0], [0.6, 3.0]], False),
+        ([[0.5], [0.5]], False),
+        ([[0.5]], False),
+        ([0.5, 0.6], True),
+        ([[0.5, np.inf], [0.6, np.inf]], False),
+        ([[0.5, np.nan], [0.6, np.nan]], False),
+    ],
+    ids=[
+        "the middle would pass",
+        "no value would pass",
+        "each is like the next alone",
+        "one place tells them apart",
+        "the same row twice",
+        "one row",
+        "a value a row",
+        "infinite",
+        "nan",
+    ],
+)
+def test_the_remark_is_made_where_one_value_is_within_the_tolerance_of_all_rows(rows: Any, vacuous: bool) -> None:
+    assert _parity(rows, rows, Tolerance(1.0, 0.0)).detail.endswith(CONSTANT_PASSES) is vacuous
+    # As it is if each row comes in a request of its own.
+    assert comparing.tells_nothing([np.array([row]) for row in rows], Tolerance(1.0, 0.0)) is vacuous
+
+
+def test_rows_of_different_lengths_are_told_apart_by_those_of_one_length() -> None:
+    close, apart = np.array([[0.1, 0.2], [0.2, 0.1]]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
+
+    assert comparing.tells_nothing([close, apart[:1]], Tolerance(1.0, 0.0))
+    assert not comparing.tells_nothing([close, apart], Tolerance(1.0, 0.0))
+    assert not comparing.tells_nothing([close[:1], apart[:1]], Tolerance(1.0, 0.0))
+
+
+def test_the_relative_tolerance_counts_for_the_remark_as_it_does_for_parity() -> None:
+    rows = np.array([[100.0], [101.0]])
+
+    assert comparing.tells_nothing([rows], Tolerance(0.0, 1e-2))
+    assert not comparing.tells_nothing([rows], Tolerance(0.0, 1e-3))
+
+
+def test_a_parity_that_fails_tells_of_the_values_alone() -> None:
+    check = _parity([[0.1], [9.0]], [[0.1], [0.2]], Tolerance(1.0, 0.0))
+
+    assert check.detail == "1 of 2 values outside"
+
+
 def test_another_shape_fails_with_both_shapes() -> None:
     check = _parity(np.zeros((2, 3)), np.zeros((2, 4)))
 
@@ -171,7 +235,19 @@ def test_either_of_two_classes_closer_than_the_tolerance_counts() -> None:
     found[2] = [0.41, 0.29, 0.3]
 
     assert not _top1(found).passed
-    assert _top1(found, tolerance=Tolerance(0.2, 0.0)).passed
+    assert _top1(found, tolerance=Tolerance(0.0, 0.3)).passed
+
+
+def test_the_absolute_tolerance_makes_no_class_the_best() -> None:
+    """Or of 1000 classes each would count as the best, and zeros agree with any model."""
+    expected = np.full((4, 1000), 0.00099)
+    expected[np.arange(4), [5, 17, 400, 999]] = 0.0017
+    expected /= expected.sum(axis=1, keepdims=True)
+
+    check = comparing.top1("s/y", "native", np.zeros_like(expected), expected, Tolerance(1e-2, 1e-2), 0.99, 1)
+
+    assert check is not None
+    assert (check.measured, check.passed) == (0.0, False)
 
 
 def test_few_rows_are_measured_but_not_judged() -> None:

@@ -43,6 +43,17 @@ def test_the_environment_keeps_how_tensorflow_is_tuned() -> None:
     assert given["HOME"] == "home"
 
 
+def test_the_environment_keeps_which_gpu_is_meant_and_how_it_is_shared() -> None:
+    inherited = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_MPS_LOG_DIRECTORY": "/var/log/mps",
+        "CUDA_MPS_PIPE_DIRECTORY": "/run/mps",
+        "CUDA_VISIBLE_DEVICES": "1",
+    }
+    given = sandbox.environment(inherited, Path("home"), Path("scratch"))
+    assert {name: given.get(name) for name in inherited} == inherited
+
+
 def test_a_child_can_join_neither_its_parents_network_nor_read_its_environment() -> None:
     prefix = sandbox.command("this", [])[: -len([sys.executable, "-I", "-m", "this"])]
     if not prefix:
