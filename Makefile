@@ -8,7 +8,7 @@ COMPILE = $(PY) -m uv pip compile --universal --python-version 3.10 --generate-h
 export UV_SYSTEM_CERTS ?= true
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do printf '  %-8s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do printf '  %-9s %s\n' "$$target" "$$text"; done
 
 setup: $(READY)  ## make .venv with everything in it (PYTHON=... chooses the interpreter)
 
@@ -24,6 +24,11 @@ soak: $(READY)  ## run the long tests too: every crash, big races; prints their 
 bench: $(READY) .venv-transfer/.requirements  ## run the benchmarks
 	@$(PY) -m benchmarks.run
 
+gpu-check: $(READY)  ## run what needs a GPU and TensorRT, and write docs/gpu.md
+	@$(PY) -m benchmarks.gpu_check --driver-only
+	@$(MAKE) --no-print-directory .venv/.gpu
+	@$(PY) -m benchmarks.gpu_check
+
 check: $(READY)  ## linters, types and layers
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
@@ -37,6 +42,7 @@ lock: .venv/.requirements  ## resolve the requirements anew (LOCK_FLAGS=--upgrad
 	@$(COMPILE) pyproject.toml --extra pipeline --group dev -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml --extra pipeline -c requirements/dev.txt -o requirements/pipeline.txt
 	@$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/base.txt
+	@$(COMPILE) requirements/gpu.in -c requirements/dev.txt -o requirements/gpu.txt
 
 clean:  ## remove the environments and every cache
 	rm -rf .venv .venv-s3 .venv-transfer build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -50,6 +56,12 @@ clean:  ## remove the environments and every cache
 	@$(PY) -m uv pip install --quiet --offline --no-deps --no-build-isolation --python $(PY) -e .
 	@touch $@
 
+# Beside what is there: three gigabytes that only a machine with a GPU has a use for.
+.venv/.gpu: .venv/.requirements requirements/gpu.txt
+	@echo "installing requirements/gpu.txt into .venv"
+	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/gpu.txt
+	@touch $@
+
 # Environments of their own, because the server and the AWS CLI pin another botocore each.
 .venv-s3/.requirements: .venv/.requirements requirements/s3-server.txt
 	@requirements/sync .venv-s3 requirements/s3-server.txt
@@ -59,4 +71,4 @@ clean:  ## remove the environments and every cache
 	@requirements/sync .venv-transfer requirements/transfer-tools.txt
 	@touch $@
 
-.PHONY: help setup demo test soak bench check lock clean
+.PHONY: help setup demo test soak bench gpu-check check lock clean
