@@ -1,4 +1,4 @@
-"""What a flow run leaves for those who look at it in Prefect: tables of stages, checks and labels, a link.
+"""What a flow run leaves in Prefect: tables of stages, checks, labels and new models, a link, and events of labels.
 
 A Prefect API that fails here changes nothing of what was published, rejected or moved: it is warned of.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
 from flows.changes import change_sentence
+from flows.label_events import emit_label_moved
 from flows.package_report import PackageReport
 from model_registry.registry import Registry
+from tasks.scan_rules import FolderOutcome
 
 logger = logging.getLogger("slipway")
 
@@ -30,10 +32,13 @@ def leave_artifacts(report: PackageReport) -> PackageReport:
 def leave_labels(registry: Registry, change: Mapping[str, Any]) -> None:
     """Creates the artifact of a label that was moved: what moved, and which label names which version now.
 
+    The event `slipway.label.moved` is emitted first (flows.label_events).
+
     Args:
         registry: Where it was moved.
         change: As flows.changes tells it.
     """
+    emit_label_moved(change)
     with _warning():
         model: str = change["model"]
         state = registry.state(model)
@@ -44,6 +49,31 @@ def leave_labels(registry: Registry, change: Mapping[str, Any]) -> None:
                 for label, version in state.labels.items()
             ],
             description=change_sentence(change),
+        )
+
+
+def leave_new_models(trained: str, outcomes: Sequence[FolderOutcome]) -> None:
+    """Creates the artifact of a scan: what became of each folder.
+
+    Args:
+        trained: The folder of all folders.
+        outcomes: Of each.
+    """
+    with _warning():
+        create_table_artifact(
+            key="new-models",
+            table=[
+                {
+                    "folder": outcome.folder,
+                    "verdict": outcome.verdict,
+                    "model": outcome.model,
+                    "version": outcome.version or "",
+                    "flow run": outcome.run,
+                    "reason": outcome.reason,
+                }
+                for outcome in outcomes
+            ],
+            description=f"Trained models in {trained}",
         )
 
 

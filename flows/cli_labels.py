@@ -10,6 +10,7 @@ import click
 
 from flows.changes import change_document, change_sentence
 from flows.command import json_option, print_json, registry_option, reporting_errors
+from flows.label_events import tell_prefect
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
@@ -68,7 +69,7 @@ def promote(
         origin = Origin.here(reason)
         record = opened.promote(model, version, label, origin=origin, expect=_expected(expect), dry_run=dry_run)
         asked = Transition("promote", label, from_version=version, to_version=version)
-        _print_change(change_document(opened.store.uri, model, record, asked=asked, dry_run=dry_run), as_json)
+        _finish(change_document(opened.store.uri, model, record, asked=asked, dry_run=dry_run), as_json)
 
 
 @click.command()
@@ -91,7 +92,7 @@ def rollback(
         origin = Origin.here(reason)
         with _naming_the_nearest(opened, model):
             record = opened.roll_back(model, label, origin=origin, expect=_expected(expect), dry_run=dry_run)
-        _print_change(change_document(opened.store.uri, model, record, dry_run=dry_run), as_json)
+        _finish(change_document(opened.store.uri, model, record, dry_run=dry_run), as_json)
 
 
 @click.command()
@@ -111,7 +112,7 @@ def unlabel(
         origin = Origin.here(reason)
         with _naming_the_nearest(opened, model):
             record = opened.unlabel(model, label, origin=origin, expect=_expected(expect), dry_run=dry_run)
-        _print_change(change_document(opened.store.uri, model, record, dry_run=dry_run), as_json)
+        _finish(change_document(opened.store.uri, model, record, dry_run=dry_run), as_json)
 
 
 @click.command()
@@ -187,10 +188,12 @@ def _numbered(reference: str) -> tuple[str, int]:
     return parsed.model, parsed.version
 
 
-def _print_change(change: dict[str, Any], as_json: bool) -> None:
+def _finish(change: dict[str, Any], as_json: bool) -> None:
+    """Prints what was done, and then tells Prefect of a label that was moved, if it is there to be told."""
     if as_json:
         print_json(change)
-        return
-    click.echo(change_sentence(change))
-    if change["dry_run"]:
-        click.echo(_NOTHING_CHANGED, err=True)
+    else:
+        click.echo(change_sentence(change))
+        if change["dry_run"]:
+            click.echo(_NOTHING_CHANGED, err=True)
+    tell_prefect(change)
