@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import click
 
+from flows.cli_convert import convert
 from flows.cli_doctor import doctor
 from flows.cli_gc import gc
 from flows.cli_history import history
@@ -32,6 +33,7 @@ def main() -> None:
 
 
 main.add_command(package)
+main.add_command(convert)
 main.add_command(list_)
 main.add_command(show)
 main.add_command(history)

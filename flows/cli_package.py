@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from flows.changes import change_document, change_sentence
 from flows.command import json_option, print_json, registry_option, reporting_errors
-from flows.orchestrator import quiet_prefect
+from flows.label_events import tell_prefect
+from flows.orchestrator import prepare_prefect, quiet_prefect
 
 if TYPE_CHECKING:
+    from model_registry.variants import VariantName
     from tasks.lookup import Rehearsal
     from tasks.package_request import PackageRequest
     from tasks.packaging_run import PackagingRun
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
 @click.argument("source", required=False)
 @click.option("--spec", type=click.Path(path_type=Path), help="A package.yaml. None is found by guessing.")
 @click.option("--name", help="The model's name. Default: the spec's `model`, else the source's file name.")
-@click.option("--variant", "variants", multiple=True, help="What must be delivered; may be repeated. Default: native.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    help="What must be delivered, native or tensorrt-fp16; may be repeated. Default: what the spec names, else native, "
+    "and tensorrt-fp16 where it can be converted.",
+)
 @click.option("--label", help="Let this label name the version, unless it ever named a higher one.")
 @click.option("--trust", is_flag=True, help="Grant what the spec asks for: custom_objects, unsafe_deserialization.")
 @click.option("--force", is_flag=True, help="Package anew even if nothing changed since the last version.")
@@ -40,7 +48,7 @@ def package(  # noqa: PLR0913, PLR0917 - an option a parameter is how click has 
     registry: str | None,
     as_json: bool,
 ) -> None:
-    """Load, export, warm up, validate and publish a trained model.
+    """Load, export, warm up, validate, convert and publish a trained model.
 
     SOURCE is a .keras or .h5 file or a SavedModel directory, a path or an s3:// URI; it wins over
     the spec's.
@@ -51,7 +59,8 @@ def package(  # noqa: PLR0913, PLR0917 - an option a parameter is how click has 
     from tasks.packaging_run import begun_early
 
     with reporting_errors(as_json):
-        request = PackageRequest(source, spec, name, registry, variants or ("native",), trust, force, label)
+        request = PackageRequest(source, spec, name, registry, variants, trust, force, label)
+        prepare_prefect()
         if dry_run:
             _dry_run(request, as_json)
             return
@@ -67,7 +76,7 @@ def package(  # noqa: PLR0913, PLR0917 - an option a parameter is how click has 
                         spec=spec,
                         name=name,
                         registry=registry,
-                        variants=request.variants,
+                        variants=cast("tuple[VariantName, ...]", request.variants),  # which begun_early checked
                         trust=trust,
                         force=force,
                         label=label,
@@ -88,6 +97,8 @@ def _reused(run: PackagingRun) -> dict[str, Any]:
     report, existing, label = reuse_report(run), run.begin().existing, run.request.label
     if existing and label:
         report = report.labelled(label, follow(run.registry, existing, label, Origin.here()))
+        assert report.label is not None
+        tell_prefect(report.label)  # as the flow does, had there been one
     return report.as_json()
 
 
@@ -111,7 +122,8 @@ def _dry_run(request: PackageRequest, as_json: bool) -> None:
                 "registry": registry,
                 "source": asdict(source),
                 "identity": rehearsal.found.identity,
-                "variants": request.variants,
+                "variants": rehearsal.delivery.variants,
+                "missing": rehearsal.delivery.missing,
                 "spec": spec.model_dump(mode="json"),
                 "label": label,
             }
@@ -122,6 +134,9 @@ def _dry_run(request: PackageRequest, as_json: bool) -> None:
         click.echo(f"would reuse {existing.model}:{existing.version} in {registry}: made from the same {described}")
     else:
         click.echo(f"would package {described} as the next version of {spec.model} in {registry}")
+    click.echo(f"variants: {', '.join(rehearsal.delivery.variants)}")
+    for name, reason in rehearsal.delivery.missing.items():
+        click.echo(f"{name} would be left out: {reason}")
     if label:
         click.echo(change_sentence(label))
     click.echo("dry run: the model was not loaded, and nothing was published", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import signal
 import threading
@@ -22,17 +23,26 @@ _SETTINGS = {
 }
 
 
-@contextlib.contextmanager
-def quiet_prefect() -> Iterator[None]:
+def prepare_prefect() -> None:
     """Keeps Prefect off the terminal, and its server from calling home; what a person set stays.
 
-    To be entered before Prefect is imported. A temporary server runs inside, unless one is configured.
+    To be called before Prefect is imported, by whatever.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def quiet_prefect() -> Iterator[None]:
+    """Runs flows inside: quietly, and with Prefect's own failures told like any other.
+
+    To be entered before Prefect is imported, or after `prepare_prefect`. A temporary server runs inside, unless one
+    is configured.
 
     Raises:
         SlipwayError: If Prefect itself failed, such as for a server that is away.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    prepare_prefect()
     try:
         _start_server()
         with _without_heartbeat():
@@ -68,10 +78,12 @@ def _start_server() -> None:
     def start() -> None:
         try:
             get_client(sync_client=True)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again by who waits
             failures.append(error)
 
-    starting = threading.Thread(target=start, name="start the Prefect server", daemon=True)
+    # In the caller's context, which may name another server than the environment does.
+    context = contextvars.copy_context()
+    starting = threading.Thread(target=context.run, args=(start,), name="start the Prefect server", daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         starting.start()

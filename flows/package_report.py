@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flows.changes import change_document
 from model_registry import paths
-from model_registry.servable import NATIVE, Blessing, Check, ServableVersion
+from model_registry.registry import Registry
+from model_registry.servable import NATIVE, Accelerator, Blessing, Check, ServableVersion
 from model_registry.state import Record, Transition
+from model_registry.variants import REHEARSAL
 from tasks.packaging_run import PackagingRun
+from tasks.stage_time import StageTime
 
-
-@dataclass(frozen=True)
-class StageTime:
-    """How long a stage took, in seconds."""
-
-    stage: str
-    seconds: float
+__all__ = ["PackageReport", "StageTime", "VariantReport", "reuse_report"]
 
 
 @dataclass(frozen=True)
 class VariantReport:
-    """Where a variant lies and what it weighs."""
+    """Where a variant lies, what it weighs, and what its engines fit.
+
+    Attributes:
+        uri: Its directory.
+        files: How many.
+        bytes: Their size.
+        digest: Over all of them.
+        accelerator: What its engines were built on and fit; None where there are none.
+        rehearsal: Whether its conversion was only rehearsed: no TensorRT ran.
+    """
 
     uri: str
     files: int
     bytes: int
     digest: str
+    accelerator: Accelerator | None = None
+    rehearsal: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class PackageReport:
         stages: In their order; the seconds that the work itself took.
         seconds: From start to end, with all that starting processes took.
         label: What became of the label that was to follow, as flows.changes tells it; None if none was.
+        missing: Why a variant was not delivered, by its name.
     """
 
     model: str
@@ -58,19 +67,28 @@ class PackageReport:
     stages: tuple[StageTime, ...]
     seconds: float
     label: dict[str, Any] | None = None
+    missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, run: PackagingRun, version: ServableVersion, stages: Sequence[StageTime], *, reused: bool
+        cls,
+        registry: Registry,
+        version: ServableVersion,
+        stages: Sequence[StageTime],
+        *,
+        reused: bool,
+        seconds: float,
     ) -> PackageReport:
         """The report of a version that is there."""
-        store = run.registry.store
+        store = registry.store
         variants = {
             variant.name: VariantReport(
                 uri=store.uri_of(paths.payload(version.model, variant.name, version.version)),
                 files=len(variant.files),
                 bytes=variant.bytes,
                 digest=variant.digest,
+                accelerator=variant.accelerator,
+                rehearsal=variant.name == REHEARSAL,
             )
             for variant in version.variants
         }
@@ -83,22 +101,25 @@ class PackageReport:
             variants=variants,
             checks=version.blessing.checks,
             stages=tuple(stages),
-            seconds=run.seconds,
+            seconds=seconds,
+            missing=version.missing,
         )
 
     @classmethod
-    def rejected(cls, run: PackagingRun, blessing: Blessing, stages: Sequence[StageTime]) -> PackageReport:
+    def rejected(
+        cls, registry: Registry, model: str, blessing: Blessing, stages: Sequence[StageTime], seconds: float
+    ) -> PackageReport:
         """The report of a candidate that failed a check."""
         return cls(
-            model=run.loaded.spec.model,
+            model=model,
             version=None,
             verdict=blessing.verdict,
             reused=False,
-            registry=run.registry.store.uri,
+            registry=registry.store.uri,
             variants={},
             checks=blessing.checks,
             stages=tuple(stages),
-            seconds=run.seconds,
+            seconds=seconds,
         )
 
     def labelled(self, label: str, record: Record | None) -> PackageReport:
@@ -130,4 +151,5 @@ def reuse_report(run: PackagingRun) -> PackageReport:
     """
     found = run.begin()
     assert found.existing is not None
-    return PackageReport.of(run, found.existing, [StageTime("fetch", found.seconds)], reused=True)
+    stages = [StageTime("fetch", found.seconds)]
+    return PackageReport.of(run.registry, found.existing, stages, reused=True, seconds=run.seconds)

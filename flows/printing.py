@@ -12,6 +12,7 @@ from rich.text import Text
 
 from flows.changes import change_sentence
 from flows.tables import add_row, new_table, print_facts, print_rich, printable
+from model_registry.variants import REHEARSAL
 
 if TYPE_CHECKING:
     from model_registry.comparison import Difference
@@ -60,16 +61,8 @@ def print_version(version: ServableVersion, document: Mapping[str, Any], now: da
         "signature": _signature(version, checked=document["signature_checked"]),
     }
     print_facts(facts)
-    variants = new_table("VARIANT", "FILES", "SIZE", "DIGEST", "URI")
-    for variant in document["variants"]:
-        size = in_bytes(variant["bytes"])
-        add_row(variants, variant["name"], len(variant["files"]), size, variant["digest"][:12], variant["uri"])
-    print_rich(variants)
-    if version.missing:
-        missing = new_table("NOT DELIVERED", "WHY")
-        for name, why in version.missing.items():
-            add_row(missing, name, why)
-        print_rich(missing)
+    _print_variants({variant["name"]: {**variant, "files": len(variant["files"])} for variant in document["variants"]})
+    _print_missing(version.missing)
     signatures = new_table("SIGNATURE", "METHOD", "INPUTS", "OUTPUTS")
     for signature in version.signatures:
         inputs, outputs = _tensors(signature.inputs), _tensors(signature.outputs)
@@ -118,12 +111,8 @@ def print_package_report(report: Mapping[str, Any]) -> None:
             "was there already, made from the same input" if report["reused"] else "published"
         )
     print_rich(Text(printable(outcome), style="bold"))
-    if report["variants"]:
-        variants = new_table("VARIANT", "FILES", "SIZE", "DIGEST", "URI")
-        for name, variant in report["variants"].items():
-            size, digest = in_bytes(variant["bytes"]), variant["digest"][:12]
-            add_row(variants, name, variant["files"], size, digest, variant["uri"])
-        print_rich(variants)
+    _print_variants(report["variants"])
+    _print_missing(report["missing"])
     print_checks(report["checks"])
     if report["label"]:
         print_rich(Text(printable(change_sentence(report["label"]))))
@@ -189,6 +178,37 @@ def measure(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{_SHORT.get(name, name)} {measure(item)}" for name, item in value.items())
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _print_variants(variants: Mapping[str, Mapping[str, Any]]) -> None:
+    """A row for each, and beneath what its engines fit, or that it has none."""
+    if not variants:
+        return
+    table = new_table("VARIANT", "FILES", "SIZE", "DIGEST", "URI")
+    for name, variant in variants.items():
+        add_row(table, name, variant["files"], in_bytes(variant["bytes"]), variant["digest"][:12], variant["uri"])
+    print_rich(table)
+    made_on = {name: _made_on(name, variant.get("accelerator")) for name, variant in variants.items()}
+    if any(made_on.values()):
+        print_facts({name: text for name, text in made_on.items() if text})
+
+
+def _made_on(name: str, accelerator: Mapping[str, str] | None) -> str:
+    if accelerator:
+        found = accelerator
+        return (
+            f"engines for compute capability {found['compute_capability']}, built on {found['name']} with TensorRT "
+            f"{found['tensorrt']}, CUDA {found['cuda']}, driver {found['driver']}"
+        )
+    return "a rehearsal of the conversion: no TensorRT ran, and it has no engines" if name == REHEARSAL else ""
+
+
+def _print_missing(missing: Mapping[str, str]) -> None:
+    if missing:
+        table = new_table("NOT DELIVERED", "WHY")
+        for name, why in missing.items():
+            add_row(table, name, printable(why))
+        print_rich(table)
 
 
 def _tensors(tensors: Sequence[TensorInfo]) -> str:

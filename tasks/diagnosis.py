@@ -24,6 +24,8 @@ from model_registry.errors import SlipwayError
 from model_registry.registry import Registry
 from model_registry.signing import load_keys
 from model_registry.storage.probe import check_conditional_writes
+from tasks.conversion_place import VARIABLE, Here, Nowhere, Place, find_place
+from tasks.conversion_pool import Pool
 from tasks.model_process import sandbox
 from tasks.model_process.client import ModelProcess
 from tasks.model_process.messages import SURVEY, Hardware
@@ -67,6 +69,7 @@ def diagnose(registry: str | None = None) -> tuple[Finding, ...]:
         _hardware,
         _isolation,
         partial(_registry, registry),
+        partial(_conversion, registry),
         _signatures,
         _docker,
         _prefect_api,
@@ -162,7 +165,8 @@ def _hardware() -> Iterable[Finding]:
             hardware, _ = process.result("look for GPUs and TensorRT", Hardware, SURVEY_TIMEOUT)
     except SlipwayError as error:
         last = error.message.splitlines()[-1]
-        yield Finding("TensorFlow starts", last, "fail", f"see what `python -c 'import tensorflow'` says; {INSTALL}")
+        hint = error.hint or f"see what `python -c 'import tensorflow'` says; {INSTALL}"
+        yield Finding("TensorFlow starts", last, "fail", hint)
         return
     yield from judge_hardware(hardware)
 
@@ -211,6 +215,35 @@ def _registry(url: str | None) -> Iterable[Finding]:
         )
         return
     yield Finding("registry", f"{store.uri}: writable, conditional writes have one winner", "ok")
+
+
+def _conversion(url: str | None) -> Iterable[Finding]:
+    """Where `tensorrt-fp16` would be converted."""
+    if not _installed("tensorflow") or not _installed("prefect"):
+        return  # told among the libraries
+    try:
+        uri = Registry.open(url).store.uri
+    except SlipwayError:
+        return  # told with the registry
+    try:
+        yield judge_place(find_place(uri))
+    except SlipwayError as error:
+        yield Finding("conversion", error.message, "fail", error.hint or "")
+
+
+def judge_place(place: Place) -> Finding:
+    """What a place to convert at allows for; pure."""
+    match place:
+        case Here(None):
+            hint = f"no GPU and no TensorRT take part in it: unset {VARIABLE} where engines are wanted"
+            return Finding("conversion", f"a rehearsal, for {VARIABLE} says so", "warn", hint)
+        case Here(accelerator):
+            assert accelerator is not None
+            return Finding("conversion", f"here, on {accelerator.name}, as {accelerator.variant}", "ok")
+        case Pool(deployment, pool):
+            return Finding("conversion", f"by {deployment} on the work pool {pool!r}", "ok")
+        case Nowhere(reason, hint):
+            return Finding("conversion", f"nowhere: {reason}", "warn", hint)
 
 
 def _signatures() -> Iterable[Finding]:

@@ -6,19 +6,23 @@ import contextlib
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from model_registry.custom_code import custom_code_digest
 from model_registry.errors import InvalidInputError
 from model_registry.identity import identity, library_versions
 from model_registry.registry import Registry
-from model_registry.servable import ServableVersion, Source
+from model_registry.revision import file_mark
+from model_registry.servable import NATIVE, ServableVersion, Source
 from model_registry.source import describe_source, digest_source
 from model_registry.spec_file import LoadedSpec
-from tasks.fetching import fetch
+from model_registry.variants import REHEARSAL
+from tasks.delivery import Delivery
+from tasks.fetching import fetch, fetch_source
 from tasks.package_request import PackageRequest
 
-FileState = tuple[tuple[str, tuple[int, int, int]], ...]
+FileState = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Lookup:
         samples: The samples likewise, or None.
         described: What the manifest says of the source.
         identity: Digest of all that goes in.
+        rehearsal_identity: The same, were the conversion only rehearsed; who rehearses is known afterwards.
         existing: The version this identity already has, or None.
+        superseded: Whether a version has this identity, and not what this run sets out to deliver.
         state: What the file system said of source and samples before they were read.
         code: Where custom objects are imported from, which modules, and their digest.
         seconds: How long it took.
@@ -40,7 +46,9 @@ class Lookup:
     samples: Path | None
     described: Source
     identity: str
+    rehearsal_identity: str
     existing: ServableVersion | None
+    superseded: bool
     state: FileState
     code: tuple[Path, tuple[str, ...], str | None]
     seconds: float
@@ -65,7 +73,12 @@ class Lookup:
 
 
 def look_up(
-    request: PackageRequest, loaded: LoadedSpec, registry: Registry, workspace: Path, libraries: dict[str, str]
+    request: PackageRequest,
+    loaded: LoadedSpec,
+    registry: Registry,
+    delivery: Delivery,
+    workspace: Path,
+    libraries: dict[str, str],
 ) -> Lookup:
     """Reads the source and tells whether its version is there already.
 
@@ -73,6 +86,7 @@ def look_up(
         request: What was asked for.
         loaded: The spec in force.
         registry: Where the version would be published.
+        delivery: Which variants it would have.
         workspace: Where a source that is not local is brought.
         libraries: Versions of what would package it.
 
@@ -85,26 +99,30 @@ def look_up(
     spec = loaded.spec
     assert spec.source is not None
     registry.check()
-    source = fetch(spec.source, workspace / "source")
+    source, revision = fetch_source(spec.source, workspace / "source")
     samples = fetch(spec.samples, workspace / "samples") if spec.samples else None
     state = _state(source, samples)
-    described = describe_source(source, uri=spec.source)
+    described = describe_source(source, uri=spec.source, revision=revision)
     code = custom_code_digest(spec.custom_objects, loaded.directory)
-    digest = identity(
+    identified = partial(
+        identity,
         source_sha256=described.sha256,
         spec=spec,
         samples_sha256=_digest_samples(samples) if samples else None,
         code_sha256=code,
         libraries=libraries,
-        variants=request.variants,
     )
-    existing = None if request.force else registry.find(spec.model, digest)
+    digest = identified(variants=delivery.variants)
+    found = None if request.force else registry.find(spec.model, digest)
+    existing = found if found and delivery.satisfied_by(found) else None
     return Lookup(
         source=source,
         samples=samples,
         described=described,
         identity=digest,
+        rehearsal_identity=identified(variants=(NATIVE, REHEARSAL)),
         existing=existing,
+        superseded=found is not None and existing is None,
         state=state,
         code=(loaded.directory, spec.custom_objects, code),
         seconds=time.perf_counter() - started,
@@ -118,11 +136,13 @@ class Rehearsal:
     Attributes:
         loaded: The spec in force.
         registry: Where it would publish.
+        delivery: Which variants it would have.
         found: The source, its identity, and the version of that identity if there is one.
     """
 
     loaded: LoadedSpec
     registry: Registry
+    delivery: Delivery
     found: Lookup
 
 
@@ -130,12 +150,13 @@ def rehearse(request: PackageRequest) -> Rehearsal:
     """Goes as far as packaging goes before it starts a process; leaves nothing behind.
 
     Raises:
-        SlipwayError: As `PackageRequest.open` and `look_up` do.
+        SlipwayError: As `PackageRequest.open`, `Delivery.of` and `look_up` do.
     """
     loaded, registry = request.open()
+    delivery = Delivery.of(request.variants, loaded.spec, registry.store.uri)
     with tempfile.TemporaryDirectory(prefix="slipway-dry-run-") as workspace:
-        found = look_up(request, loaded, registry, Path(workspace), library_versions())
-    return Rehearsal(loaded, registry, found)
+        found = look_up(request, loaded, registry, delivery, Path(workspace), library_versions())
+    return Rehearsal(loaded, registry, delivery, found)
 
 
 def _digest_samples(samples: Path) -> str:
@@ -150,11 +171,10 @@ def _digest_samples(samples: Path) -> str:
 
 
 def _state(source: Path, samples: Path | None) -> FileState:
-    """Inode, size and time of change of each file: cheaper than a second digest, and enough to see a rewrite."""
+    """Inode, size and times of change of each file: cheaper than a second digest, and enough to see a rewrite."""
     paths = [path for top in (source, samples) if top for path in (sorted(top.rglob("*")) if top.is_dir() else [top])]
     found = []
     for path in paths:
         with contextlib.suppress(OSError):  # one that is gone is missed by whoever reads it, and in the comparison
-            stat = path.stat()
-            found.append((str(path), (stat.st_ino, stat.st_size, stat.st_mtime_ns)))
+            found.append((str(path), file_mark(path.stat())))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from model_registry.paths import check_label
 from model_registry.registry import Registry
 from model_registry.source import inspect_source
 from model_registry.spec import require_trust
-from model_registry.spec_file import LoadedSpec, load_spec
+from model_registry.spec_file import LoadedSpec, load_s3_spec, load_spec
 from model_registry.spec_paths import is_s3
 from model_registry.variants import check_variants
 
@@ -21,7 +22,7 @@ class PackageRequest:
 
     Attributes:
         source: The trained model, a path or an s3:// URI; wins over the spec's.
-        spec: A package.yaml, or None for the defaults.
+        spec: A package.yaml, a path or an s3:// URI, or None for the defaults.
         name: The model's name; wins over the spec's.
         registry: Its URL, or None for SLIPWAY_REGISTRY or ./registry.
         variants: What must be delivered, by name; empty for the default set (model_registry.variants).
@@ -31,7 +32,7 @@ class PackageRequest:
     """
 
     source: str | None = None
-    spec: Path | None = None
+    spec: Path | str | None = None
     name: str | None = None
     registry: str | None = None
     variants: tuple[str, ...] = ()
@@ -44,12 +45,13 @@ class PackageRequest:
 
         Raises:
             InvalidInputError: If the request cannot be carried out as it stands.
+            StorageError: If the spec lies on S3, and the store fails.
         """
         check_variants(self.variants)
         if self.label is not None:
             check_label(self.label)
         if self.spec is not None:
-            loaded = load_spec(Path(self.spec)).overridden(model=self.name, source=self.source)
+            loaded = _load(self.spec).overridden(model=self.name, source=self.source)
         elif self.source is not None:
             loaded = LoadedSpec.without_file(_stem(self.source) if self.name is None else self.name, self.source)
         else:
@@ -74,6 +76,12 @@ class PackageRequest:
         if not is_s3(loaded.spec.source):
             inspect_source(Path(loaded.spec.source))
         return loaded, Registry.open(self.registry)
+
+
+def _load(spec: Path | str) -> LoadedSpec:
+    # Whatever took the URI for a path on its way here left one slash of two.
+    on_s3 = re.match("s3:/+", str(spec))
+    return load_s3_spec(f"s3://{str(spec)[on_s3.end() :]}") if on_s3 else load_spec(Path(spec))
 
 
 def _stem(source: str) -> str:

@@ -1,6 +1,6 @@
 """One run of the pipeline: what it works with until it is over.
 
-The two child processes take seconds to import TensorFlow. They are started before anything else that
+The child processes take seconds to import TensorFlow. They are started before anything else that
 takes time, so that the import runs beside fetching, hashing and Prefect's own start. `begin` may be
 called before the flow (the command line does, while Prefect starts a temporary server); the flow's own
 call then finds the work done.
@@ -18,10 +18,15 @@ from pathlib import Path
 from model_registry.identity import library_versions
 from model_registry.registry import Registry
 from model_registry.spec_file import LoadedSpec
+from tasks.delivery import Delivery
+from tasks.estimation import estimator as start_estimator
 from tasks.lookup import Lookup, look_up
 from tasks.model_process.client import ModelProcess
-from tasks.model_process.messages import PREPARE, VALIDATE, PreparePlan
+from tasks.model_process.messages import ESTIMATE, PREPARE, VALIDATE, PreparePlan
 from tasks.package_request import PackageRequest
+
+# Where there is a GPU the processes would fight for its memory, and its TF32 is coarser than the parity asked for.
+_ON_THE_CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @dataclass
@@ -32,9 +37,11 @@ class PackagingRun:
         request: What was asked for.
         loaded: The spec in force.
         registry: Where the version is published.
+        delivery: Which variants it shall have.
         workspace: A directory of the run's own.
         model: The process that loads the model.
         validator: The process that never sees it.
+        estimator: The process that tries the conversion before a GPU is paid for; None where none is tried.
         libraries: Versions of what packages it.
         started: When, by time.perf_counter.
     """
@@ -42,9 +49,11 @@ class PackagingRun:
     request: PackageRequest
     loaded: LoadedSpec
     registry: Registry
+    delivery: Delivery
     workspace: Path
     model: ModelProcess
     validator: ModelProcess
+    estimator: ModelProcess | None
     libraries: dict[str, str] = field(default_factory=library_versions)
     started: float = field(default_factory=time.perf_counter)
     _begun: Lookup | None = None
@@ -76,8 +85,19 @@ class PackagingRun:
             self._begun = self._begin()
         return self._begun
 
+    def end_loading(self) -> None:
+        """Ends the processes that have done their part, and frees the memory that the model takes in them."""
+        self.model.end()
+        self.validator.end()
+
+    def end_processes(self) -> None:
+        """Ends the processes: nobody writes into the candidate any more."""
+        self.end_loading()
+        if self.estimator is not None:
+            self.estimator.end()
+
     def _begin(self) -> Lookup:
-        begun = look_up(self.request, self.loaded, self.registry, self.workspace, self.libraries)
+        begun = look_up(self.request, self.loaded, self.registry, self.delivery, self.workspace, self.libraries)
         if begun.existing is None:
             self.cases.mkdir()
             self.model.tell(
@@ -103,19 +123,24 @@ def packaging_run(request: PackageRequest) -> Iterator[PackagingRun]:
     """The run for a request: the one that was begun early, or a new one. Everything of it ends with the block.
 
     Raises:
-        SlipwayError: As `PackageRequest.open` does, and if the registry cannot be written.
+        SlipwayError: As `PackageRequest.open` and `Delivery.of` do, and if the registry cannot be written.
     """
     early = _early.get(request)
     if early is not None:
         yield early
         return
+    started = time.perf_counter()
     loaded, registry = request.open()
-    with (
-        registry.store.workspace(uuid.uuid4().hex) as workspace,
-        ModelProcess(PREPARE, workspace / PREPARE) as model,
-        ModelProcess(VALIDATE, workspace / VALIDATE) as validator,
-    ):
-        yield PackagingRun(request, loaded, registry, workspace, model, validator)
+    delivery = Delivery.of(request.variants, loaded.spec, registry.store.uri)
+    with contextlib.ExitStack() as ending:
+        workspace = ending.enter_context(registry.store.workspace(uuid.uuid4().hex))
+        model, validator = (
+            ending.enter_context(ModelProcess(role, workspace / role, settings=_ON_THE_CPU))
+            for role in (PREPARE, VALIDATE)
+        )
+        estimating = delivery.to_convert is not None
+        estimator = ending.enter_context(start_estimator(workspace / ESTIMATE)) if estimating else None
+        yield PackagingRun(request, loaded, registry, delivery, workspace, model, validator, estimator, started=started)
 
 
 @contextlib.contextmanager

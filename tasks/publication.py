@@ -7,20 +7,23 @@ from dataclasses import replace
 from model_registry.errors import RejectedError
 from model_registry.payload import payload_files
 from model_registry.servable import NATIVE, Blessing, Check, Run, ServableVersion, Variant
+from model_registry.variants import REHEARSAL
+from tasks.conversion_outcome import ConversionOutcome
 from tasks.model_process.messages import ExportedModel
 from tasks.packaging_run import PackagingRun
 from tasks.stage import stage
 
 
 def publish(
-    run: PackagingRun, exported: ExportedModel, blessing: Blessing, made_by: Run
+    run: PackagingRun, exported: ExportedModel, blessing: Blessing, conversion: ConversionOutcome, made_by: Run
 ) -> tuple[ServableVersion, bool]:
-    """Publishes the candidate if every check passed.
+    """Publishes the candidate, with what was converted of it, if every check passed.
 
     Args:
         run: The packaging; its processes are ended first, so that nobody writes any more.
         exported: Signatures and batch sizes.
-        blessing: All checks.
+        blessing: All checks, of every variant that is to be published.
+        conversion: What became of the other variant.
         made_by: Who publishes.
 
     Returns:
@@ -30,14 +33,15 @@ def publish(
         RejectedError: If a check failed; the registry remembers why.
         StorageError: If the store fails.
     """
-    run.model.end()
-    run.validator.end()
+    run.end_processes()
     begun = run.begin()
     begun.check_unchanged()
+    converted = conversion.converted
+    rehearsed = converted is not None and converted.variant == REHEARSAL
     draft = ServableVersion(
         model=run.loaded.spec.model,
         version=0,
-        identity=begun.identity,
+        identity=begun.rehearsal_identity if rehearsed else begun.identity,
         created_at="",
         source=begun.described,
         spec=run.loaded.spec.model_dump(mode="json"),
@@ -48,6 +52,7 @@ def publish(
         libraries=run.libraries,
         run=made_by,
         write_id="",
+        missing=conversion.missing,
     )
     if blessing.verdict == "rejected":
         reason = rejection(blessing)
@@ -57,18 +62,24 @@ def publish(
             blessing=blessing,
             hint="the checks that failed say what differs; see the table of checks",
         )
-    variant = Variant(NATIVE, payload_files(run.candidate))
-    return run.registry.publish(replace(draft, variants=(variant,)), {NATIVE: run.candidate}, force=run.request.force)
+    payloads = {NATIVE: run.candidate}
+    variants = [Variant(NATIVE, payload_files(run.candidate))]
+    if converted is not None:
+        payloads[converted.variant] = converted.directory
+        variants.append(Variant(converted.variant, payload_files(converted.directory), converted.accelerator))
+    force = run.request.force or begun.superseded
+    return run.registry.publish(replace(draft, variants=tuple(variants)), payloads, force=force)
 
 
 def rejection(blessing: Blessing) -> str:
-    """The failed checks as a sentence."""
+    """The failed checks as a sentence; those of another variant than the native one name it."""
     return "; ".join(_sentence(check) for check in blessing.failures) or "no check was made"
 
 
 def _sentence(check: Check) -> str:
     detail = f" ({check.detail})" if check.detail else ""
-    return f"{check.check} measured {_shown(check.measured)}, allowed {_shown(check.threshold)}{detail}"
+    variant = "" if check.variant == NATIVE else f"{check.variant}: "
+    return f"{variant}{check.check} measured {_shown(check.measured)}, allowed {_shown(check.threshold)}{detail}"
 
 
 def _shown(measure: object) -> str:

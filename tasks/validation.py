@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from model_registry.servable import NATIVE, Blessing
 from model_registry.spec import PackageSpec
+from tasks.conversion import Candidate
 from tasks.model_process.messages import (
     AnswersReady,
     ExportedModel,
@@ -37,7 +38,7 @@ def tolerance(spec: PackageSpec, model: LoadedModel) -> Tolerance:
 
 def validate_candidate(
     run: PackagingRun, model: LoadedModel, exported: ExportedModel, warmed: WarmedModel
-) -> tuple[Blessing, float]:
+) -> tuple[Blessing, int, float]:
     """Has the validator make every check, beside the model process that works out the answers.
 
     Args:
@@ -47,7 +48,7 @@ def validate_candidate(
         warmed: The records it must have.
 
     Returns:
-        All checks, and the seconds it took.
+        All checks, the number of cases the trained model answered, and the seconds it took.
 
     Raises:
         InvalidInputError: If one of the processes ended or took too long.
@@ -70,7 +71,30 @@ def validate_candidate(
     answers, _ = run.model.result("answer", ReferenceAnswers, timeout)
     run.validator.tell(AnswersReady(answers.cases))
     validated, seconds = run.validator.result("validate", ValidatedCandidate, timeout)
-    return Blessing(validated.checks), seconds
+    return Blessing(validated.checks), answers.cases, seconds
+
+
+def validated(run: PackagingRun, exported: ExportedModel, warmed: WarmedModel, answers: int) -> Candidate:
+    """The candidate as a conversion takes it.
+
+    Args:
+        run: The packaging.
+        exported: What it answers.
+        warmed: The records it has.
+        answers: How many cases the trained model answered.
+    """
+    spec, begun = run.loaded.spec, run.begin()
+    return Candidate(
+        model=spec.model,
+        saved_model=run.candidate,
+        cases=run.cases,
+        signatures=exported.signatures,
+        records=warmed.records,
+        rows=warmed.rows,
+        answers=answers,
+        spec=spec,
+        samples=begun.samples if spec.quality else None,
+    )
 
 
 validate_candidate_task = stage(validate_candidate, "validate")

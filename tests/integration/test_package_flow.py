@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +24,7 @@ from model_registry.paths import Reference
 from model_registry.registry import Registry
 from model_registry.state import Past
 from tests.support.command import SLIPWAY, Outcome, assert_no_process_in, scratch_of, slipway, tree
+from tests.support.deployments import deploy
 from tests.support.fixtures_prefect import StartWorker
 from tests.support.fixtures_s3 import Bucket
 from tests.support.prefect_api import artifacts_since, asked, call, ids, until
@@ -316,17 +316,9 @@ def deployed(prefect_server: PrefectServer, prefect_worker: StartWorker) -> dict
     """The deployments as the server has them, by name, with a worker in their pool."""
     prefect_worker("default")
     before = _sources()
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=ROOT,
-        env=prefect_server.environ(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    deployments = deploy(prefect_server)
     assert _sources() == before  # a deployment writes nothing into the checkout
-    return {found["name"]: found for found in asked(prefect_server, "deployments")}
+    return deployments
 
 
 def run_of(server: PrefectServer, deployment: dict[str, Any], **parameters: Any) -> str:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from model_registry.errors import ConflictError, StorageError
+from model_registry.servable import Accelerator
 from model_registry.storage.memory import MemoryStore
 from model_registry.storage.probe import check_conditional_writes
-from tasks.diagnosis import Finding, judge_hardware, judge_library, judge_python, wanted_versions, worst
+from tasks.conversion_place import Here, Nowhere, Place
+from tasks.conversion_pool import Pool
+from tasks.diagnosis import Finding, judge_hardware, judge_library, judge_place, judge_python, wanted_versions, worst
 from tasks.model_process.messages import Hardware
 
 
@@ -45,6 +48,26 @@ def test_tensorrt_is_judged_by_the_library_the_build_wants() -> None:
     assert verdicts(Hardware(("T4",), True, "libnvinfer.so.8.6.1", "")) == ["ok", "ok"]
     assert verdicts(Hardware((), True, "libnvinfer.so.8.6.1", "no such file")) == ["warn", "warn"]
     assert verdicts(Hardware(("T4",), False, "", "")) == ["ok", "warn"]
+
+
+@pytest.mark.parametrize(
+    ("place", "verdict", "told"),
+    [
+        (Here(None), "warn", "a rehearsal, for SLIPWAY_CONVERSION says so"),
+        (
+            Here(Accelerator("Tesla T4", "7.5", "535", "12.3", "8.6.1")),
+            "ok",
+            "here, on Tesla T4, as tensorrt-fp16-sm75",
+        ),
+        (Pool("convert-model/convert-model", "gpu"), "ok", "by convert-model/convert-model on the work pool 'gpu'"),
+        (Nowhere("there is no GPU", "get one"), "warn", "nowhere: there is no GPU"),
+    ],
+)
+def test_where_a_conversion_would_run_is_told(place: Place, verdict: str, told: str) -> None:
+    finding = judge_place(place)
+
+    assert (finding.check, finding.verdict, finding.found) == ("conversion", verdict, told)
+    assert bool(finding.hint) == (verdict != "ok")
 
 
 def test_the_worst_verdict_counts() -> None:

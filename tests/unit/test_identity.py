@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from model_registry.identity import identity, library_versions
-from model_registry.spec import PackageSpec
+from model_registry.identity import converted_identity, identity, library_versions
+from model_registry.spec import PackageSpec, TensorRTSpec
 
 SPEC: dict[str, Any] = {
     "model": "digits",
@@ -93,3 +93,32 @@ def test_versions_are_told_without_importing_the_libraries() -> None:
     assert versions["slipway"]
     assert versions.keys() <= {"python", "slipway", "tensorflow", "keras", "tensorflow-serving-api", "numpy"}
     assert versions["numpy"].startswith("1.26.")
+
+
+def test_a_rehearsal_is_identified_by_the_settings_of_the_conversion_too() -> None:
+    coarser = spec(variants={"tensorrt-fp16": {"atol": 0.5}})
+    rehearsal = {**BASE, "variants": ["native", "tensorrt-fp16-rehearsal"]}
+    assert identity(**rehearsal) != identity(**BASE)
+    assert identity(**{**rehearsal, **coarser}) != identity(**rehearsal)
+
+
+def test_the_conversion_of_a_version_is_identified_by_that_version_and_how_it_is_converted() -> None:
+    base: dict[str, Any] = {
+        "published": "a" * 64,
+        "settings": TensorRTSpec(),
+        "libraries": {"tensorflow": "2.17.1"},
+        "variants": ("native", "tensorrt-fp16"),
+    }
+    changes: list[dict[str, Any]] = [
+        {},
+        {"published": "b" * 64},
+        {"settings": TensorRTSpec(atol=0.5)},
+        {"libraries": {"tensorflow": "2.17.0"}},
+        {"variants": ("native", "tensorrt-fp16-rehearsal")},
+    ]
+
+    def identified(published: str, **rest: Any) -> str:
+        return converted_identity(published, **rest)
+
+    assert len({identified(**{**base, **change}) for change in changes}) == len(changes)
+    assert identified(**{**base, "variants": ("tensorrt-fp16", "native")}) == identified(**base)

@@ -8,6 +8,7 @@ import pytest
 
 from model_registry.custom_code import custom_code_digest
 from model_registry.errors import InvalidInputError
+from model_registry.revision import file_mark
 from model_registry.servable import Source
 from tasks.lookup import Lookup
 
@@ -16,14 +17,15 @@ def looked_up(folder: Path) -> Lookup:
     source = folder / "model.keras"
     source.write_bytes(b"weights")
     (folder / "my_layers.py").write_text("A = 1\n")
-    stat = source.stat()
     return Lookup(
         source=source,
         samples=None,
         described=Source(str(source), "keras", "0" * 64, 7),
         identity="1" * 64,
+        rehearsal_identity="2" * 64,
         existing=None,
-        state=((str(source), (stat.st_ino, stat.st_size, stat.st_mtime_ns)),),
+        superseded=False,
+        state=((str(source), file_mark(source.stat())),),
         code=(folder, ("my_layers",), custom_code_digest(["my_layers"], folder)),
         seconds=0.0,
     )

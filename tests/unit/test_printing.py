@@ -48,6 +48,7 @@ REPORT: dict[str, Any] = {
     ],
     "seconds": 7.44,
     "label": None,
+    "missing": {},
     "stages": [{"stage": "fetch", "seconds": 0.25}, {"stage": "load", "seconds": 1.5}],
 }
 
@@ -257,3 +258,27 @@ def test_into_a_pipe_a_row_stays_one_line_without_padding(capsys: pytest.Capture
     assert lines[2].split() == ["registry", "x" * 300, "fail", "y" * 300]
     assert lines[3].split() == ["slipway", "1.0", "ok"]
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_report_tells_what_engines_fit_what_was_only_rehearsed_and_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    accelerator = {
+        "name": "NVIDIA A100",
+        "compute_capability": "8.0",
+        "driver": "535.104",
+        "cuda": "12.3",
+        "tensorrt": "8.6.1",
+    }
+    native = REPORT["variants"]["native"]
+    print_package_report(REPORT | {"variants": {"tensorrt-fp16-sm80": native | {"accelerator": accelerator}}})
+    engines = "engines for compute capability 8.0, built on NVIDIA A100 with TensorRT 8.6.1, CUDA 12.3, driver 535.104"
+    assert engines in capsys.readouterr().out
+
+    print_package_report(REPORT | {"variants": {"tensorrt-fp16-rehearsal": native | {"accelerator": None}}})
+    assert "a rehearsal of the conversion: no TensorRT ran, and it has no engines" in capsys.readouterr().out
+
+    print_package_report(REPORT | {"missing": {"tensorrt-fp16": "no GPU\x1b[2J"}})
+    out = capsys.readouterr().out
+    assert "NOT DELIVERED" in out and "no GPU\\x1b[2J" in out
+    assert "engines" not in out
