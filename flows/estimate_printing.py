@@ -10,7 +10,7 @@ from rich.text import Text
 from flows.tables import add_row, new_table, print_rich, printable
 
 if TYPE_CHECKING:
-    from tasks.model_process.messages import RewrittenModel, RewrittenSignature
+    from tasks.model_process.conversion_messages import RewrittenModel, RewrittenSignature
 
 _SAYS = "an estimate made on a CPU: TF-TRT's own rewrite of the graph, no TensorRT, no engine"
 

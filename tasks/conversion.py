@@ -20,17 +20,19 @@ from tasks.conversion_checks import conversion_checks
 from tasks.estimation import Estimate, estimate
 from tasks.model_process import segment_report
 from tasks.model_process.client import ModelProcess
-from tasks.model_process.messages import (
-    CONVERT,
-    TIME,
-    VALIDATE,
-    AnswersReady,
+from tasks.model_process.conversion_messages import (
     BuiltEngines,
     ConvertedModel,
     ConvertPlan,
     RewrittenModel,
     Timed,
     TimePlan,
+)
+from tasks.model_process.messages import (
+    CONVERT,
+    TIME,
+    VALIDATE,
+    AnswersReady,
     Tolerance,
     ValidatedCandidate,
     ValidatePlan,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from model_registry.servable import Check, PayloadFile
 from model_registry.spec import TensorRTSpec
-from tasks.model_process.messages import BuiltEngines, ConvertedModel, RewrittenModel
+from tasks.model_process.conversion_messages import BuiltEngines, ConvertedModel, RewrittenModel
 
 # A protocol buffer ends at 2 GiB, and servers complain of messages from about half of that on.
 LARGEST_GRAPH = 1_000_000_000  # bytes

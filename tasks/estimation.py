@@ -11,7 +11,11 @@ from model_registry.servable import TENSORRT_FP16, Blessing, Check, Signature
 from model_registry.spec import TensorRTSpec, Top1AgreementSpec
 from tasks.model_process import segment_report
 from tasks.model_process.client import ModelProcess
-from tasks.model_process.messages import ESTIMATE, Estimated, EstimatePlan, RewrittenModel, Tolerance
+from tasks.model_process.conversion_messages import Estimated, EstimatePlan, RewrittenModel
+from tasks.model_process.messages import (
+    ESTIMATE,
+    Tolerance,
+)
 
 # A GPU that TensorFlow sees it takes whole, and computes in TF32 on it.
 _SETTINGS = {"CUDA_VISIBLE_DEVICES": "-1", **segment_report.SETTINGS}

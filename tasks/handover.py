@@ -31,7 +31,11 @@ from tasks.handover_documents import (
 from tasks.handover_waiting import Waiting
 from tasks.handover_worker import fetch_files
 from tasks.model_process.client import ModelProcess
-from tasks.model_process.messages import INSPECT, InspectPlan, ValidatedCandidate
+from tasks.model_process.conversion_messages import InspectPlan
+from tasks.model_process.messages import (
+    INSPECT,
+    ValidatedCandidate,
+)
 from tasks.publication import rejection
 from tasks.stage import stage
 

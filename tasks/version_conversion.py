@@ -34,7 +34,7 @@ from tasks.delivery import Delivery
 from tasks.handover_documents import in_upload_order
 from tasks.handover_worker import fetch_files
 from tasks.model_process.client import ModelProcess
-from tasks.model_process.messages import AnswerPlan, RecordedAnswers
+from tasks.model_process.conversion_messages import AnswerPlan, RecordedAnswers
 from tasks.publication import rejection
 from tasks.stage import stage
 

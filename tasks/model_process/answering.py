@@ -15,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2
 from model_registry.errors import InvalidInputError
 from tasks.model_process import inspecting, serving, warmup_log
 from tasks.model_process.cases import ANSWERS, REQUESTS
-from tasks.model_process.messages import AnswerPlan, RecordedAnswers
+from tasks.model_process.conversion_messages import AnswerPlan, RecordedAnswers
 
 
 def stages(receive: Callable[[type[AnswerPlan]], AnswerPlan]) -> Iterator[tuple[str, Callable[[], Any]]]:

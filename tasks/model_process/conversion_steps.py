@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tasks.model_process import engine_building, rewriting, wrapping
-from tasks.model_process.messages import BuiltEngines, ConvertedModel, ConvertPlan, RewrittenModel
+from tasks.model_process.conversion_messages import BuiltEngines, ConvertedModel, ConvertPlan, RewrittenModel
 
 
 class Conversion:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tasks.model_process import preflight
-from tasks.model_process.messages import ConvertPlan
+from tasks.model_process.conversion_messages import ConvertPlan
 
 
 def stages(receive: Callable[[type[ConvertPlan]], ConvertPlan]) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -26,9 +26,12 @@ from model_registry.servable import Check, Signature
 from tasks.conversion_checks import LARGEST_GRAPH
 from tasks.model_process import comparing, rewriting, warmup_log
 from tasks.model_process.cases import REQUESTS
+from tasks.model_process.conversion_messages import Estimated, EstimatePlan, RewrittenModel, RewrittenSignature
 from tasks.model_process.half_precision import LARGEST
 from tasks.model_process.half_run import Overflow, Runs, run_both
-from tasks.model_process.messages import Estimated, EstimatePlan, RewrittenModel, RewrittenSignature, Tolerance
+from tasks.model_process.messages import (
+    Tolerance,
+)
 
 Array = comparing.Array
 

@@ -11,8 +11,11 @@ from typing import Any
 
 from model_registry.servable import Check
 from tasks.model_process import inspecting
+from tasks.model_process.conversion_messages import InspectPlan
 from tasks.model_process.exporting import read_signatures
-from tasks.model_process.messages import InspectPlan, ValidatedCandidate
+from tasks.model_process.messages import (
+    ValidatedCandidate,
+)
 
 
 def stages(receive: Callable[[type[InspectPlan]], InspectPlan]) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -27,9 +27,9 @@ from tensorflow.python.compiler.tensorrt import trt_convert
 from model_registry.errors import ConversionError
 from model_registry.servable import Signature
 from tasks.model_process import exporting, inspecting, segment_report, segments
+from tasks.model_process.conversion_messages import RewrittenSignature
 from tasks.model_process.endpoints import Endpoint, saved_model_endpoint, signature_arguments
 from tasks.model_process.error_lines import reason
-from tasks.model_process.messages import RewrittenSignature
 from tasks.model_process.staying_native import frozen_bytes, node_counts, reasons_to_stay_native
 
 __all__ = ["Native", "Rewritten", "frozen_sizes", "rewrite", "rewrite_all", "without_gpu"]

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from tasks.model_process.messages import LeftOut, RewrittenSignature, Segment
+from tasks.model_process.conversion_messages import LeftOut, RewrittenSignature, Segment
 
 ENGINE: Final = "TRTEngineOp"
 CONSTANT: Final = "Const"

@@ -13,7 +13,7 @@ from typing import Any
 from model_registry.errors import ConversionError
 from model_registry.servable import Signature
 from tasks.model_process import serving, speed, warmup_log
-from tasks.model_process.messages import Timed, TimePlan
+from tasks.model_process.conversion_messages import Timed, TimePlan
 
 
 def stages(receive: Callable[[type[Any]], Any]) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -18,9 +18,12 @@ from model_registry.servable import Blessing
 from tasks.model_process import engine_building, exporting, rewriting, segment_report, segments, wrapping
 from tasks.model_process.changed_variables import changed_variables
 from tasks.model_process.client import ModelProcess
+from tasks.model_process.conversion_messages import BuiltEngines, ConvertedModel, ConvertPlan, RewrittenModel
 from tasks.model_process.deconversion import deconverted, segment_functions
 from tasks.model_process.inspecting import denied_ops, read_saved_model
-from tasks.model_process.messages import CONVERT, BuiltEngines, ConvertedModel, ConvertPlan, RewrittenModel
+from tasks.model_process.messages import (
+    CONVERT,
+)
 from tasks.model_process.warmup_log import WARMUP_FILE
 from tests.support.candidates import Candidate, prepare
 from tests.support.conversions import WORKSPACE, deconvert, difference, rewrite

@@ -19,9 +19,12 @@ from model_registry.servable import Check
 from tasks.conversion_checks import LARGEST_GRAPH
 from tasks.estimation import estimator
 from tasks.model_process import estimating, half_run
+from tasks.model_process.conversion_messages import EstimatePlan, RewrittenModel
 from tasks.model_process.half_precision import LARGEST
 from tasks.model_process.inspecting import read_saved_model
-from tasks.model_process.messages import EstimatePlan, RewrittenModel, Tolerance
+from tasks.model_process.messages import (
+    Tolerance,
+)
 from tasks.model_process.warmup_log import WARMUP_FILE
 from tests.support import fp16_models
 from tests.support.candidates import Candidate, prepare

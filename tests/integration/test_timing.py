@@ -14,7 +14,10 @@ from model_registry.errors import ConversionError
 from model_registry.servable import Signature, TensorInfo
 from tasks.model_process import timing
 from tasks.model_process.client import ModelProcess
-from tasks.model_process.messages import TIME, Timed, TimePlan
+from tasks.model_process.conversion_messages import Timed, TimePlan
+from tasks.model_process.messages import (
+    TIME,
+)
 from tasks.model_process.warmup_log import WARMUP_FILE, write_log
 
 pytestmark = pytest.mark.xdist_group("timing")

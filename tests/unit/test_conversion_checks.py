@@ -9,7 +9,7 @@ import pytest
 from model_registry.servable import Check, PayloadFile
 from model_registry.spec import TensorRTSpec
 from tasks.conversion_checks import LARGEST_GRAPH, conversion_checks
-from tasks.model_process.messages import (
+from tasks.model_process.conversion_messages import (
     BuiltEngines,
     ConvertedModel,
     LeftOut,

@@ -12,7 +12,7 @@ from flows.estimate_printing import print_rewritten, rewritten_document
 from model_registry.errors import RejectedError
 from model_registry.servable import Check
 from tasks.estimation import Estimate
-from tasks.model_process.messages import LeftOut, RewrittenModel, RewrittenSignature, Segment
+from tasks.model_process.conversion_messages import LeftOut, RewrittenModel, RewrittenSignature, Segment
 
 REWRITTEN = RewrittenModel(
     (

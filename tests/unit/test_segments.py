@@ -8,8 +8,8 @@ import pytest
 from tensorflow.core.framework import function_pb2, graph_pb2, types_pb2
 
 from tasks.model_process import segments
+from tasks.model_process.conversion_messages import LeftOut, Segment
 from tasks.model_process.deconversion import deconverted, segment_functions
-from tasks.model_process.messages import LeftOut, Segment
 
 FLOAT, HALF = types_pb2.DT_FLOAT, types_pb2.DT_HALF
 
