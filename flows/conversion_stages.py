@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from flows.stage_log import done
-from model_registry.errors import ConversionError
+from model_registry.errors import ConversionError, FormatError, InvalidInputError
 from model_registry.servable import TENSORRT_FP16, Blessing, Check, Run
 from model_registry.storage import ObjectStore
 from model_registry.variants import REHEARSAL
@@ -61,7 +61,7 @@ def convert_candidate(
         if _passed(checks):
             converted = _convert(place, candidate, workspace, store, made_by, stages)
             checks += converted.checks
-    except ConversionError as error:
+    except (ConversionError, InvalidInputError, FormatError) as error:
         if delivery.required:
             raise
         logger.warning("note     %s is left out: %s", TENSORRT_FP16, error)

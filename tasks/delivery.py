@@ -62,11 +62,18 @@ class Delivery:
     def variants(self) -> tuple[str, ...]:
         """The variants by which the version is identified.
 
-        A rehearsal is never taken for the real thing, nor a version that was made where nobody could convert.
+        A rehearsal is never taken for the real thing, nor engines of another GPU, nor a version that was made where
+        nobody could convert. What GPU a worker elsewhere has is known afterwards.
         """
         if self.to_convert is None:
             return (NATIVE,)
-        return (NATIVE, REHEARSAL if self.to_convert == Here(None) else TENSORRT_FP16)
+        match self.to_convert:
+            case Here(None):
+                return (NATIVE, REHEARSAL)
+            case Here(accelerator) if accelerator is not None:
+                return (NATIVE, accelerator.variant)
+            case _:
+                return (NATIVE, TENSORRT_FP16)
 
     @property
     def missing(self) -> dict[str, str]:

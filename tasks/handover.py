@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from model_registry.errors import ConversionError, NotFoundError, SlipwayError
+from model_registry.errors import ConversionError, FormatError, NotFoundError, SlipwayError
 from model_registry.identity import library_versions
 from model_registry.payload import WARMUP_REQUESTS, hash_files, walk_files
 from model_registry.servable import Blessing, PayloadFile, Run, Signature
@@ -62,7 +62,10 @@ def hand_over(store: ObjectStore, pool: Pool, candidate: Candidate, workspace: P
     with _removing(store, staging):
         native = _bring(store, staging, candidate, asked_by)
         with Waiting(store, staging, pool, timeout=candidate.spec.timeouts.convert) as waiting:
-            result = waiting.result()
+            try:
+                result = waiting.result()
+            except FormatError as error:
+                raise _refusal(waiting.name, error.message) from None
         where = f"{waiting.name} on work pool {pool.pool!r}"
         if result.error is not None:
             raise result.error.error(where)
@@ -72,7 +75,8 @@ def hand_over(store: ObjectStore, pool: Pool, candidate: Candidate, workspace: P
         return _take_back(store, staging, candidate, result.converted, workspace, where)
 
 
-hand_over_task = stage(hand_over, "convert elsewhere")
+# Not again: a conversion is dear, and what can be waited for was waited for.
+hand_over_task = stage(hand_over, "convert elsewhere").with_options(retries=0)
 
 
 def check_converted(document: ConvertedDocument, signatures: Sequence[Signature], native: Sequence[PayloadFile]) -> str:
@@ -110,9 +114,9 @@ def _bring(store: ObjectStore, staging: Staging, candidate: Candidate, asked_by:
     store.upload_tree(candidate.saved_model, staging.files("native"), native)
     store.upload_tree(candidate.cases, staging.files("cases"), cases)
     if candidate.samples is not None and candidate.spec.quality is not None:
-        (found,) = hash_files(candidate.samples.parent, [candidate.samples.name])
-        samples = (found,)
-        store.upload_tree(candidate.samples.parent, staging.files("samples"), samples)
+        file = candidate.samples.resolve()  # the operator may have linked it
+        samples = hash_files(file.parent, [file.name])
+        store.upload_tree(file.parent, staging.files("samples"), samples)
     request = HandoverRequest(
         model=candidate.model,
         spec=candidate.spec.model_dump(mode="json"),

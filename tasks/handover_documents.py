@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from model_registry import errors, paths
+from model_registry import paths
 from model_registry.documents import SCHEMA_VERSION, read
 from model_registry.errors import ConversionError, FormatError, InvalidInputError, SlipwayError
 from model_registry.payload import upload_order
@@ -152,37 +152,29 @@ class Pulse:
 
 @dataclass(frozen=True)
 class ErrorDocument:
-    """An error as it crosses.
+    """An error as it crosses. Its class does not: what it tells the caller to do, it told the worker.
 
     Attributes:
-        kind: The name of its class.
         message: See SlipwayError.
         hint: See SlipwayError.
     """
 
-    kind: str
     message: str
     hint: str | None = None
 
     @classmethod
     def of(cls, error: SlipwayError) -> ErrorDocument:
         """The document of an error."""
-        return cls(type(error).__name__, error.message, error.hint)
+        return cls(error.message, error.hint)
 
-    def error(self, where: str) -> SlipwayError:
-        """The error to raise on this side: of the same class, where that says what the caller shall do.
+    def error(self, where: str) -> ConversionError:
+        """The error to raise on this side.
 
         Args:
             where: Who met with it.
         """
-        kind = getattr(errors, self.kind, None) if self.kind in _CROSSING else None
-        raised: type[SlipwayError] = kind or ConversionError
         hint = printable(self.hint[:_MAX_TEXT]) if self.hint else None
-        return raised(f"{where}: {printable(self.message[:_MAX_TEXT])}", hint=hint)
-
-
-# A conflict or a store that failed over there says nothing about a call that could be repeated here.
-_CROSSING = frozenset({"ConversionError", "InvalidInputError"})
+        return ConversionError(f"{where}: {printable(self.message[:_MAX_TEXT])}", hint=hint)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from model_registry.errors import ConversionError, NotFoundError
+from model_registry.errors import ConversionError, NotFoundError, StorageError
 from model_registry.storage import ObjectStore
 from tasks.conversion_pool import Pool, PrefectApiError, api_url, pool_problem, prefect_client
 from tasks.handover_documents import HandoverResult, Staging
@@ -39,15 +39,16 @@ class Patience:
         look: Seconds between two looks.
         pulse: Seconds without a pulse after which a worker is taken for dead.
         nobody: Seconds without any worker in the pool.
-        silence: Seconds without an answer of the Prefect API.
-        grace: Seconds beyond the time limit, in which the worker itself may tell of it.
+        silence: Seconds without an answer of the Prefect API, or of the store.
+        grace: Seconds beyond the time limit, for what is brought there and back; the worker itself holds the
+            conversion to its limit, and tells of it.
     """
 
     look: float = 2.0
-    pulse: float = 60.0
+    pulse: float = 150.0
     nobody: float = 60.0
     silence: float = 300.0
-    grace: float = 30.0
+    grace: float = 600.0
 
 
 PATIENCE = Patience()
@@ -114,10 +115,10 @@ class Waiting:
         Raises:
             ConversionError: If there will be none; the message says what became of the run.
             FormatError: If what lies there is none.
-            StorageError: If the store fails.
+            StorageError: If the store fails for longer.
         """
         patience = self._patience
-        asked = heard = time.monotonic()
+        asked = heard = reached = time.monotonic()
         begun: float | None = None  # when the worker was first seen at work
         manned = asked  # when the pool last had a worker
         while True:
@@ -125,12 +126,20 @@ class Waiting:
             with contextlib.suppress(PrefectApiError):
                 state = self._state()
                 heard = time.monotonic()
-            found = self._found()  # after the state: a run that has ended has told before
+            try:
+                found = self._found()  # after the state: a run that has ended has told before
+                pulse = self._pulse_age()
+            except StorageError as error:
+                # The conversion goes on meanwhile, and would be lost for nothing.
+                if not error.transient or time.monotonic() - reached > patience.silence:
+                    raise
+                time.sleep(patience.look)
+                continue
+            reached = now = time.monotonic()
             if found is not None:
                 return found
             if state is not None and state.is_final():
                 raise self._ended_without_result(state)
-            pulse, now = self._pulse_age(), time.monotonic()
             if pulse is not None:
                 begun = begun or now
                 self._check_pulse(pulse, now - begun)

@@ -78,7 +78,8 @@ def convert_staged(store: ObjectStore, run: str, workspace: Path, *, made_by: Ru
     return converted
 
 
-convert_staged_task = stage(convert_staged, "convert")
+# Not again: whoever waits was told, and the run is taken.
+convert_staged_task = stage(convert_staged, "convert").with_options(retries=0)
 
 
 def fetch_files(store: ObjectStore, prefix: str, files: tuple[PayloadFile, ...], destination: Path) -> Path:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from model_registry.errors import RejectedError
 from model_registry.payload import payload_files
+from model_registry.registry import Registry
 from model_registry.servable import NATIVE, Blessing, Check, Run, ServableVersion, Variant
 from model_registry.variants import REHEARSAL
 from tasks.conversion_outcome import ConversionOutcome
@@ -67,8 +70,32 @@ def publish(
     if converted is not None:
         payloads[converted.variant] = converted.directory
         variants.append(Variant(converted.variant, payload_files(converted.directory), converted.accelerator))
-    force = run.request.force or begun.superseded
-    return run.registry.publish(replace(draft, variants=tuple(variants)), payloads, force=force)
+    # The version that a rehearsal could supersede has another identity.
+    force = run.request.force or (begun.superseded and not rehearsed)
+    return commit(run.registry, replace(draft, variants=tuple(variants)), payloads, force=force)
+
+
+def commit(
+    registry: Registry, draft: ServableVersion, payloads: Mapping[str, Path], *, force: bool
+) -> tuple[ServableVersion, bool]:
+    """Publishes a version; one of its identity that was committed meanwhile counts only if it has the same variants.
+
+    Runs of one identity may deliver differently: to one of them a conversion was welcome, and failed.
+
+    Args:
+        registry: Where.
+        draft: With its variants.
+        payloads: Each variant's directory.
+        force: Makes a new version whatever there is.
+
+    Raises:
+        ConflictError: If this publisher was taken for dead and given up.
+        StorageError: If the store fails.
+    """
+    version, reused = registry.publish(draft, payloads, force=force)
+    if reused and any(version.variant(variant.name) is None for variant in draft.variants):
+        return registry.publish(draft, payloads, force=True)
+    return version, reused
 
 
 def rejection(blessing: Blessing) -> str:

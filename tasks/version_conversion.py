@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from model_registry import paths
-from model_registry.errors import ConversionError, RejectedError
+from model_registry.errors import ConflictError, ConversionError, RejectedError
 from model_registry.identity import converted_identity, library_versions
 from model_registry.paths import Reference
 from model_registry.payload import payload_files
@@ -35,7 +35,7 @@ from tasks.handover_documents import in_upload_order
 from tasks.handover_worker import fetch_files
 from tasks.model_process.client import ModelProcess
 from tasks.model_process.conversion_messages import AnswerPlan, RecordedAnswers
-from tasks.publication import rejection
+from tasks.publication import commit, rejection
 from tasks.stage import stage
 
 AGAINST_NATIVE = "against the native variant's own answers"
@@ -84,13 +84,19 @@ def look_up_version(reference: str, registry: str | None, *, force: bool) -> Ver
     Raises:
         InvalidInputError: If the reference is none, or the version's spec cannot be read.
         NotFoundError: If there is no such version.
+        ConflictError: If it is retired.
         ConversionError: If nobody can convert.
         StorageError: If the registry cannot be read, or not be written.
     """
     asked = Reference.parse(reference)
     opened = Registry.open(registry)
     opened.check()
-    version = opened.get(asked)
+    version, state = opened.with_state(asked)
+    if version.version in state.retired:
+        raise ConflictError(
+            f"{version.model}:{version.version} is retired, and may be deleted at any time: expected one that is not",
+            hint=f"see which there are: slipway list {version.model}",
+        )
     spec = _with_settings(PackageSpec.parse(version.spec))
     delivery = Delivery.of((TENSORRT_FP16,), spec, opened.store.uri)
     libraries = library_versions()
@@ -220,8 +226,8 @@ def publish_conversion(
         Variant(converted.variant, payload_files(converted.directory), converted.accelerator),
     )
     payloads = {NATIVE: native, converted.variant: converted.directory}
-    force = conversion.force or conversion.superseded
-    return conversion.registry.publish(replace(draft, variants=variants), payloads, force=force)
+    force = conversion.force or (conversion.superseded and not rehearsed)
+    return commit(conversion.registry, replace(draft, variants=variants), payloads, force=force)
 
 
 look_up_version_task = stage(look_up_version, "look up")

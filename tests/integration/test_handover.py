@@ -274,7 +274,7 @@ def test_the_result_counts_whatever_the_state_of_the_run_and_a_staging_left_by_a
 ) -> None:
     registry, staging = Registry.open(s3_bucket.url), Staging("r")
     told = HandoverResult.from_json(
-        b'{"schema_version": 1, "error": {"kind": "ConversionError", "message": "no memory", "hint": "less"}}', key="k"
+        b'{"schema_version": 1, "error": {"message": "no memory", "hint": "less"}}', key="k"
     )
     registry.store.put_new(staging.result, told.to_json())
     with waiting(s3_bucket, "r") as asked:

@@ -34,7 +34,7 @@ def delivery(place: Here | Pool | Nowhere | None, conversion: Conversion = Conve
     [
         (None, (NATIVE,)),
         (NOWHERE, (NATIVE,)),
-        (Here(A100), (NATIVE, TENSORRT_FP16)),
+        (Here(A100), (NATIVE, "tensorrt-fp16-sm80")),
         (POOL, (NATIVE, TENSORRT_FP16)),
         (Here(None), (NATIVE, REHEARSAL)),
     ],
