@@ -69,17 +69,21 @@ def _start_server() -> None:
     this process ends it instead. A blocked signal stays blocked in what is started.
 
     It is started in a thread of its own, because a signal raises in the main one: between the fork and the
-    line that remembers the child nobody would know of it, and it would outlive the command.
+    line that remembers the child nobody would know of it, and it would outlive the command; and amid the import of
+    Prefect pydantic may drop what was raised.
     """
-    from prefect.client.orchestration import get_client
-
     failures: list[Exception] = []
+    ended = threading.Event()
 
     def start() -> None:
         try:
+            from prefect.client.orchestration import get_client
+
             get_client(sync_client=True)
         except Exception as error:  # noqa: BLE001 - raised again by who waits
             failures.append(error)
+        finally:
+            ended.set()
 
     # In the caller's context, which may name another server than the environment does.
     context = contextvars.copy_context()
@@ -88,12 +92,12 @@ def _start_server() -> None:
     try:
         starting.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        starting.join()
+        ended.wait()  # not join(): interrupted, it takes the thread for ended
     except BaseException:
         from prefect.server.api.server import SubprocessASGIServer  # a second and a half, for this alone
 
         server = SubprocessASGIServer()  # the one that Prefect starts
-        while starting.is_alive() and server.server_process is None:
+        while not ended.is_set() and server.server_process is None:
             time.sleep(0.01)
         server.stop()
         raise

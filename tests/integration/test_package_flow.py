@@ -275,7 +275,8 @@ def start(folder: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
     """Starts a packaging that gets stuck in the model's code, and waits until it is there."""
     bring(folder, SLEEPS)
     process = subprocess.Popen(
-        [SLIPWAY, "package", "--spec", "package.yaml", "--trust"],
+        # A shell's background job, which may be running these tests, ignores Ctrl-C, and so would its children.
+        ["env", "--default-signal=INT", SLIPWAY, "package", "--spec", "package.yaml", "--trust"],
         env={**environ, "TMPDIR": str(scratch_of(folder))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
