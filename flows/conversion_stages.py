@@ -79,7 +79,10 @@ def convert_candidate(
 def _estimate(estimator: ModelProcess, candidate: Candidate, stages: list[StageTime]) -> tuple[Check, ...]:
     estimate = estimate_task(estimator, candidate)
     estimator.end()
-    found = f"{estimate.rewritten.engines} engines, {estimate.rewritten.coverage:.0%} of the nodes in them"
+    engines = estimate.rewritten.engines
+    found = (
+        f"{engines} {'engine' if engines == 1 else 'engines'}, {estimate.rewritten.coverage:.0%} of the nodes inside"
+    )
     stages.append(done("estimate", estimate.seconds, f"{found}; {_counted(estimate.checks)}, no TensorRT ran"))
     return estimate.checks
 
