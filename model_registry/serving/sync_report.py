@@ -1,0 +1,113 @@
+"""What a sync agent tells of itself: what it wants, what its server does, and what stands in the way.
+
+`/status` answers with it, `promote --wait` reads it. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from model_registry.documents import SCHEMA_VERSION, read
+from model_registry.servable import Version
+from model_registry.state import Label, Revision
+
+VersionState = Literal["WAITING", "DOWNLOADING", "READY", "LOADING", "AVAILABLE", "LEAVING", "FAILED"]
+
+
+@dataclass(frozen=True)
+class VersionReport:
+    """One version of a model, beside one server.
+
+    Attributes:
+        version: Its number.
+        state: `WAITING` to be downloaded; `DOWNLOADING`; `READY` on this disk, its turn to be loaded has not come;
+            `LOADING` or `AVAILABLE` in the server; `LEAVING` it, since no label names it any more; `FAILED` to be
+            downloaded or loaded.
+        variant: Which of its variants is on this disk; empty before that is chosen.
+        why: What it failed of, or waits for; empty otherwise.
+        gave_up: Whether a failed load is not tried again until somebody asks.
+    """
+
+    version: Version
+    state: VersionState
+    variant: str = ""
+    why: str = ""
+    gave_up: bool = False
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model, beside one server.
+
+    Attributes:
+        revision: Of the registry's state that was read last; 0 before the first.
+        wanted: The version that each label names in the registry, of the labels that this agent follows.
+        serving: The version that the server answers with under each label, as it was seen last.
+        versions: Every version that is wanted, loaded or on its way, ascending.
+        problem: Why the model as a whole stands still, such as a state that cannot be read; empty if it does not.
+    """
+
+    revision: Revision = 0
+    wanted: dict[Label, Version] = field(default_factory=dict)
+    serving: dict[Label, Version] = field(default_factory=dict)
+    versions: tuple[VersionReport, ...] = ()
+    problem: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the server answers as the registry wants it."""
+        return not self.problem and self.serving == self.wanted
+
+    def version(self, number: int) -> VersionReport | None:
+        """The report of a version, or None."""
+        return next((found for found in self.versions if found.version == number), None)
+
+
+@dataclass(frozen=True)
+class AgentReport:
+    """One agent.
+
+    Attributes:
+        agent: Its name.
+        registry: The URI of the registry it follows.
+        destination: The directory it fills.
+        server: The REST URL of its server.
+        server_reachable: Whether that answered when it was asked last.
+        registry_age: Seconds since the registry was read last; None before the first time.
+        registry_problem: Why it cannot be read; empty if it can.
+        models: By name.
+    """
+
+    agent: str
+    registry: str
+    destination: str
+    server: str
+    server_reachable: bool = False
+    registry_age: float | None = None
+    registry_problem: str = ""
+    models: dict[str, ModelReport] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def settled(self) -> bool:
+        """Whether every model's server answers as the registry wants it, as far as is known."""
+        return self.server_reachable and all(model.settled for model in self.models.values())
+
+    def to_json(self) -> bytes:
+        """The document that `/status` answers with."""
+        return _ADAPTER.dump_json(self, indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, *, url: str) -> AgentReport:
+        """Reads such a document.
+
+        Raises:
+            FormatError: If it is none, or one of a newer Slipway.
+        """
+        return read(_ADAPTER, data, key=url, what="an agent's status")
+
+
+_ADAPTER = TypeAdapter(AgentReport)
