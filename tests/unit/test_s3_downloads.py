@@ -84,7 +84,7 @@ def test_an_object_is_asked_for_in_as_few_ranges_as_keep_the_connections_busy(si
     assert len(ranges(8 * MIB, size)) == count
 
 
-@pytest.mark.parametrize("content", [b"", b"small", OBJECT])
+@pytest.mark.parametrize("content", [b"", b"small", OBJECT], ids=["empty", "small", "large"])
 def test_what_arrives_is_told_as_it_lies_in_the_file(content: bytes, tmp_path: Path) -> None:
     found, advanced = _download(Server(content), tmp_path / "file")
 
