@@ -16,8 +16,8 @@ import pytest
 _SUPPORT = Path(__file__).parent / "support"
 pytest_plugins = [f"tests.support.{fixtures.stem}" for fixtures in sorted(_SUPPORT.glob("fixtures_*.py"))]
 
-# Which interpreter the tests' S3 server runs in is a setting of the machine.
-_KEPT = {"SLIPWAY_S3_SERVER_PYTHON"}
+# What the machine provides: the interpreter of the S3 server, and a real TensorFlow Serving instead of the tests' own.
+_KEPT = {"SLIPWAY_S3_SERVER_PYTHON", "SLIPWAY_TF_SERVING"}
 
 _HOME = tempfile.TemporaryDirectory(prefix="slipway-tests-", ignore_cleanup_errors=True)
 
