@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from model_registry.documents import SCHEMA_VERSION, read
+from model_registry.errors import ConflictError, NotFoundError
 from model_registry.servable import Version
 from model_registry.state import Label, Revision
 
@@ -75,6 +76,8 @@ class AgentReport:
         registry: The URI of the registry it follows.
         destination: The directory it fills.
         server: The REST URL of its server.
+        follows_models: The models it follows; empty for all.
+        follows_labels: The labels it follows; empty for all.
         server_reachable: Whether that answered when it was asked last.
         registry_age: Seconds since the registry was read last; None before the first time.
         registry_problem: Why it cannot be read; empty if it can.
@@ -85,6 +88,8 @@ class AgentReport:
     registry: str
     destination: str
     server: str
+    follows_models: tuple[str, ...] = ()
+    follows_labels: tuple[Label, ...] = ()
     server_reachable: bool = False
     registry_age: float | None = None
     registry_problem: str = ""
@@ -95,6 +100,39 @@ class AgentReport:
     def settled(self) -> bool:
         """Whether every model's server answers as the registry wants it, as far as is known."""
         return self.server_reachable and all(model.settled for model in self.models.values())
+
+    def obstacles(self) -> tuple[str, ...]:
+        """What stands between what the registry wants and what the server does, each in a few words."""
+        found = []
+        if self.registry_problem:
+            found.append(f"the registry cannot be read: {self.registry_problem}")
+        if not self.server_reachable:
+            found.append(f"the server at {self.server} does not answer")
+        for name, model in sorted(self.models.items()):
+            if model.problem:
+                found.append(f"{name}: {model.problem}")
+            for label in sorted({*model.wanted, *model.serving}):
+                wanted, serving = model.wanted.get(label), model.serving.get(label)
+                if wanted != serving:
+                    found.append(f"{name}@{label} answers with {serving or 'nothing'}, wanted is {wanted or 'nothing'}")
+            found += [f"{name}:{one.version} failed: {one.why}" for one in model.versions if one.state == "FAILED"]
+        return tuple(found)
+
+    def require_failed(self, model: str, version: int) -> None:
+        """Holds a retry to what can be tried again.
+
+        Raises:
+            NotFoundError: If the agent knows no such model or version.
+            ConflictError: If it did not fail.
+        """
+        if model not in self.models:
+            raise NotFoundError(f"this agent has no model {model!r}: its models are {', '.join(sorted(self.models))}")
+        found = self.models[model].version(version)
+        if found is None:
+            there = ", ".join(str(one.version) for one in self.models[model].versions) or "none"
+            raise NotFoundError(f"this agent has no {model}:{version}: its versions are {there}")
+        if found.state != "FAILED":
+            raise ConflictError(f"{model}:{version} did not fail: it is {found.state}")
 
     def to_json(self) -> bytes:
         """The document that `/status` answers with."""

@@ -1,0 +1,156 @@
+"""A sync agent, asked over HTTP. What it answers is checked as if anybody had written it."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+from model_registry.errors import (
+    ConflictError,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+    SlipwayError,
+    StorageError,
+)
+from model_registry.serving.sync_report import AgentReport
+
+_ANSWER_BYTES = 16 * 1024 * 1024
+_SHOWN = 300
+_EXPECTED = "expected http://HOST:PORT, where `slipway sync --listen` answers"
+
+
+class AgentClient:
+    """Asks one agent; each call makes a connection of its own. Thread-safe.
+
+    A proxy is used where HTTP_PROXY, HTTPS_PROXY and NO_PROXY say so, but never towards a loopback address.
+
+    Attributes:
+        url: Where the agent answers, without a closing slash.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5.0) -> None:
+        """Touches no network.
+
+        Args:
+            url: `http://HOST:PORT`, or https, with a path where a proxy puts the agent below one.
+            timeout: Seconds that an answer may take.
+
+        Raises:
+            InvalidInputError: If the URL is none of this kind.
+        """
+        self.url = _checked(url)
+        self._timeout = timeout
+        host = urlsplit(self.url).hostname or ""
+        proxies = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
+        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
+
+    def report(self) -> AgentReport:
+        """How things stand there.
+
+        Raises:
+            StorageError: If it does not answer; transient, since it may be starting.
+            FormatError: If something else answers there, or a newer Slipway.
+        """
+        body = self._ask("/status")
+        try:
+            return AgentReport.from_json(body, url=f"{self.url}/status")
+        except FormatError as error:
+            raise FormatError(error.message, hint=f"no sync agent of this release answers there; {_EXPECTED}") from None
+
+    def retry(self, model: str, version: int) -> None:
+        """Lets a version that failed there be tried again.
+
+        Raises:
+            NotFoundError: If the agent knows no such model or version.
+            ConflictError: If it did not fail.
+            StorageError: If the agent does not answer, or refuses.
+        """
+        self._ask("/retry", json.dumps({"model": model, "version": version}).encode())
+
+    def _ask(self, path: str, body: bytes | None = None) -> bytes:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        request = urllib.request.Request(self.url + path, data=body, headers=headers)  # noqa: S310 - checked above
+        try:
+            with self._opener.open(request, timeout=self._timeout) as response:
+                return self._read(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(path, error) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            told = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+            raise StorageError(f"{self.url} does not answer: {told}", transient=True) from None
+
+    def _read(self, response: Any) -> bytes:
+        """The body, within a size and a time that no sender of single bytes can stretch."""
+        deadline = time.monotonic() + self._timeout
+        parts: list[bytes] = []
+        size = 0
+        while part := response.read1(65536):
+            parts.append(part)
+            size += len(part)
+            if size > _ANSWER_BYTES:
+                raise FormatError(
+                    f"{self.url} answers with more than {_ANSWER_BYTES} bytes: expected a status of an agent"
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError("it answers too slowly")
+        return b"".join(parts)
+
+    def _refusal(self, path: str, error: urllib.error.HTTPError) -> SlipwayError:
+        try:
+            said = error.read(_SHOWN * 4).decode(errors="replace").strip()[:_SHOWN]
+        except (OSError, http.client.HTTPException):
+            said = ""
+        message = f"{self.url}{path} answers {error.code}: {said or error.reason}"
+        if path == "/retry" and error.code == http.client.NOT_FOUND:
+            return NotFoundError(message)
+        if path == "/retry" and error.code == http.client.CONFLICT:
+            return ConflictError(message)
+        if error.code >= http.client.INTERNAL_SERVER_ERROR:
+            return StorageError(message, transient=True)
+        return StorageError(message, hint=_EXPECTED)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address means this machine."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """No agent sends anybody elsewhere."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidInputError(f"{url[:200]!r} is no agent's URL: {error}", hint=_EXPECTED) from None
+    if parts.scheme not in ("http", "https"):
+        wrong = "it begins with neither http:// nor https://"
+    elif not parts.hostname or port == 0:
+        wrong = "it names no host that can be asked"
+    elif "@" in parts.netloc:
+        # Not shown: it may be a password.
+        raise InvalidInputError("an agent's URL holds a user or a password, which no agent asks for", hint=_EXPECTED)
+    elif parts.query or parts.fragment:
+        wrong = "it has a query or a fragment"
+    elif not url.isascii() or not url.isprintable() or " " in url:
+        wrong = "it has characters that a URL cannot have"
+    else:
+        return url.rstrip("/")
+    raise InvalidInputError(f"{url[:200]!r} is no agent's URL: {wrong}", hint=_EXPECTED)
