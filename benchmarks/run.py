@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import measuring, transfers
+from benchmarks import client, measuring, transfers
 from benchmarks.measuring import Cost
 from benchmarks.models import DENSE, RESNET50
 from benchmarks.report import Row, write_report
@@ -160,7 +160,7 @@ def main() -> None:
     """Measures what was asked for, prints it, and writes the report when all was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=measuring.ROUNDS)
-    parser.add_argument("--only", choices=("export", "package", "start-up", "transfers"))
+    parser.add_argument("--only", choices=("export", "package", "start-up", "transfers", "client"))
     options = parser.parse_args()
     rows: list[Row] = []
     with _bench(options.rounds) as bench:
@@ -177,6 +177,8 @@ def main() -> None:
             directory = bench.work / "transfers"
             directory.mkdir()
             rows += transfers.measure(directory, bench.environment, options.rounds)
+        if options.only in (None, "client"):
+            rows += client.measure(bench.environment, options.rounds, bench.work / "log")
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     text = write_report(rows, machine, options.rounds, None if options.only else REPORT)
     print(text)

@@ -6,7 +6,7 @@
     ├── ConflictError                           somebody was first: reload and decide
     ├── RejectedError                           a gate said no: read the blessing
     ├── ConversionError                         TF-TRT or its environment
-    ├── StorageError                            the store; maybe transient
+    ├── StorageError                            the store or a server; maybe transient
     └── FormatError                             a stored document cannot be read
 
 The message says what was wrong, what was expected and what was found; the hint says what to do.
@@ -78,7 +78,7 @@ class ConversionError(SlipwayError):
 
 
 class StorageError(SlipwayError):
-    """The store did not do what it was asked.
+    """The store, or a server, did not do what it was asked.
 
     Attributes:
         transient: Whether the same call may go through later. Wrong keys never will.
