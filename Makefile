@@ -16,7 +16,7 @@ demo: $(READY)  ## train a digits model, package it, show it and ask it
 	@$(PY) examples/digits/demo.py
 
 test: $(READY)  ## run the tests (PYTEST_FLAGS=... adds to them)
-	@$(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
+	@$(PY) -m pytest -n 3 --dist loadgroup $(PYTEST_FLAGS)
 
 soak: $(READY)  ## run the long tests too: every crash, big races; prints their figures
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "soak or figures" $(PYTEST_FLAGS)
@@ -45,7 +45,7 @@ lock: .venv/.requirements  ## resolve the requirements anew (LOCK_FLAGS=--upgrad
 	@$(COMPILE) requirements/gpu.in -c requirements/dev.txt -o requirements/gpu.txt
 
 clean:  ## remove the environments and every cache
-	rm -rf .venv .venv-s3 .venv-transfer build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-s3 .venv-transfer build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .cache
 
 .venv/.requirements: requirements/dev.txt requirements/uv.txt requirements/sync
 	@requirements/sync .venv requirements/dev.txt

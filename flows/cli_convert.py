@@ -21,7 +21,7 @@ _SUFFIXES = (".keras", ".h5", ".hdf5")
 @click.argument("source", metavar="SOURCE")
 @click.option("--dry-run", is_flag=True, help="Estimate on this machine's CPU what FP16 would do; convert nothing.")
 @click.option("--spec", type=click.Path(path_type=Path), help="A package.yaml, for the dry run of a model file.")
-@click.option("--trust", is_flag=True, help="Grant what that spec asks for: custom_objects, unsafe_deserialization.")
+@click.option("--trust", is_flag=True, help="Grant what the spec asks for: code of the model's, an image, a server.")
 @click.option("--label", help="Let this label name the new version, unless it ever named a higher one.")
 @click.option("--force", is_flag=True, help="Convert anew even if nothing changed since the last conversion.")
 @registry_option
@@ -59,7 +59,7 @@ def convert(
         with quiet_prefect():
             from flows.convert_version import convert_version
 
-            report = convert_version(version=source, registry=registry, force=force, label=label)
+            report = convert_version(version=source, registry=registry, force=force, label=label, trust=trust)
         if as_json:
             print_json(report)
         else:
@@ -82,9 +82,10 @@ def _refuse_what_does_not_apply(source: str, is_file: bool, dry_run: bool, spec:
             hint=f"slipway package {source} --variant tensorrt-fp16 publishes both variants at once; "
             "--dry-run estimates what would come of it",
         )
-    if not is_file and (spec is not None or trust):
+    if not is_file and (spec is not None or (trust and dry_run)):
         raise InvalidInputError(
-            f"--spec and --trust are for a model file, and {source} is a version: it has the spec it was packaged with",
+            f"--spec is for a model file, and so is --trust in a dry run; {source} is a version: it has the spec it "
+            "was packaged with",
             hint="leave them out, or package the model anew with another spec",
         )
 

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     "and tensorrt-fp16 where it can be converted.",
 )
 @click.option("--label", help="Let this label name the version, unless it ever named a higher one.")
-@click.option("--trust", is_flag=True, help="Grant what the spec asks for: custom_objects, unsafe_deserialization.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Grant what the spec asks for: custom_objects, unsafe_deserialization, an image, a running server.",
+)
 @click.option("--force", is_flag=True, help="Package anew even if nothing changed since the last version.")
 @click.option("--dry-run", is_flag=True, help="Check the spec, the source and the registry; package nothing.")
 @registry_option

@@ -21,12 +21,13 @@ logger = logging.getLogger("slipway")
 
 
 @flow(name="convert-model", persist_result=False, validate_parameters=True)
-def convert_model(registry: str, run: str) -> dict[str, Any]:
+def convert_model(registry: str, run: str, trust: bool = False) -> dict[str, Any]:
     """Converts what another run has staged, and brings the result back to it. Nobody starts it by hand.
 
     Args:
         registry: s3://bucket/prefix, which both sides reach.
         run: The name of the staging directory.
+        trust: Grants what the spec asks for: an image or a running server to try the variant in.
 
     Returns:
         The variant's name and what it is made for.
@@ -43,7 +44,9 @@ def convert_model(registry: str, run: str) -> dict[str, Any]:
         )
     store = open_store(registry)
     with store.workspace(uuid.uuid4().hex) as workspace:
-        converted = convert_staged_task(store, run, workspace, made_by=this_run(), rehearsal=rehearsing(os.environ))
+        converted = convert_staged_task(
+            store, run, workspace, made_by=this_run(), rehearsal=rehearsing(os.environ), trusted=trust
+        )
     for step in converted.stages:
         done(step.stage, step.seconds, converted.variant)
     for check in converted.checks:

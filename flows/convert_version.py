@@ -34,7 +34,11 @@ _ON_THE_CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
 
 @flow(name="convert-version", persist_result=False, validate_parameters=True)
 def convert_version(
-    version: str, registry: str | None = None, force: bool = False, label: str | None = None
+    version: str,
+    registry: str | None = None,
+    force: bool = False,
+    label: str | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Converts a published version by TF-TRT into a new version that has both variants.
 
@@ -46,6 +50,7 @@ def convert_version(
         registry: A path or s3://bucket/prefix; SLIPWAY_REGISTRY or ./registry when left out.
         force: Convert anew even if nothing changed since the last conversion.
         label: Lets this label name the new version, unless it ever named a higher one.
+        trust: Grants what the version's spec asks for: an image or a running server to try the variant in.
 
     Returns:
         The report that `slipway package --json` prints.
@@ -58,7 +63,7 @@ def convert_version(
         SlipwayError: If anything else stands in the way.
     """
     started = time.perf_counter()
-    conversion = look_up_version_task(version, registry, force=force)
+    conversion = look_up_version_task(version, registry, force=force, trust=trust)
     opened, stages = conversion.registry, list[StageTime]()
     if conversion.existing is not None:
         logger.info("reused   %s:%s has it already", conversion.existing.model, conversion.existing.version)

@@ -24,8 +24,9 @@ from tasks.loading import fetch_source_task, load_model_task
 from tasks.package_request import PackageRequest
 from tasks.packaging_run import packaging_run
 from tasks.publication import publish_task
+from tasks.server_check import is_asked_for
 from tasks.stage_time import StageTime
-from tasks.validation import validate_candidate_task, validated
+from tasks.validation import serve_candidate_task, validate_candidate_task, validated
 from tasks.warmup import warm_up_task
 
 logger = logging.getLogger("slipway")
@@ -51,7 +52,7 @@ def package_model(
         registry: A path or s3://bucket/prefix; SLIPWAY_REGISTRY or ./registry when left out.
         variants: What must be delivered: `native`, `tensorrt-fp16`. Left empty, `native` is, and `tensorrt-fp16` where
             it can be converted; the report says why if it cannot.
-        trust: Grants what the spec asks for: custom_objects, unsafe_deserialization.
+        trust: Grants what the spec asks for: custom_objects, unsafe_deserialization, an image or a running server.
         force: Package anew even if nothing changed since the last version.
         label: Lets this label name the version, unless it ever named a higher one.
 
@@ -87,6 +88,11 @@ def package_model(
 
         native, answers, seconds = validate_candidate_task(run, model, exported, warmed)
         stages.append(done("validate", seconds, _verdict(native)))
+
+        if native.verdict == "blessed" and is_asked_for(run.loaded.spec):
+            served, seconds = serve_candidate_task(run, model, exported, warmed, answers)
+            stages.append(done("serve", seconds, _verdict(Blessing(served))))
+            native = Blessing((*native.checks, *served))
 
         conversion = ConversionOutcome()
         if native.verdict == "blessed":  # what is not fit to be published is not worth a GPU

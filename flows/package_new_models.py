@@ -87,7 +87,7 @@ def package_new_models(
             is a trained model; the trainer writes that file last.
         registry: A path or s3://bucket/prefix; SLIPWAY_REGISTRY or ./registry of this worker when left out.
         variants: What must be delivered of each. Left empty, `native` is, and `tensorrt-fp16` where it can be had.
-        trust: Grants what the specs ask for: custom_objects, unsafe_deserialization.
+        trust: Grants what the specs ask for: custom_objects, unsafe_deserialization, an image or a running server.
         label: Lets this label follow to each new version.
         at_once: How many are packaged at the same time.
         longest: How many seconds one packaging may take, the wait for a worker included. One that takes longer, such

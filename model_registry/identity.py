@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from model_registry import __version__
 from model_registry.servable import TENSORRT_FP16
 from model_registry.spec import PackageSpec, TensorRTSpec
+from model_registry.spec_server import NO_SERVER
 
 _SCHEME = 1  # part of every digest: raised when the same inputs shall be packaged anew
 _LIBRARIES = ("tensorflow", "keras", "tensorflow-serving-api", "numpy")
@@ -41,6 +42,8 @@ def identity(
         SHA-256 in lower-case hexadecimal, over canonical JSON: keys sorted, no spaces, ASCII.
     """
     settings = spec.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    if spec.server == NO_SERVER:  # as if the spec had never heard of it
+        del settings["server"], settings["image"]
     # Asked for by the spec or by the command line, it is the same conversion; not asked for, its settings do nothing.
     settings["variants"].pop(TENSORRT_FP16, None)
     if any(name.startswith(TENSORRT_FP16) for name in variants):

@@ -114,6 +114,28 @@ def open_file(directory: Path, path: str) -> BinaryIO:
         raise
 
 
+def read_text(directory: Path, path: str, *, most: int) -> str | None:
+    """Reads a small text below a directory, following no link on the way down.
+
+    Args:
+        directory: Where the payload lies.
+        path: Of the file, relative to it.
+        most: Bytes that are read of it.
+
+    Returns:
+        The text, or None if there is no such file.
+
+    Raises:
+        InvalidInputError: If a part of the path is a link, or the last is no regular file.
+        OSError: If it cannot be read.
+    """
+    try:
+        with open_file(directory, path) as file:
+            return file.read(most).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
 def hash_file(file: BinaryIO, path: str) -> PayloadFile:
     """Reads an open file to its end and tells its size and SHA-256."""
     digest, size = hashlib.sha256(), 0

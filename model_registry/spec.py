@@ -25,6 +25,7 @@ from model_registry.errors import InvalidInputError
 from model_registry.paths import check_model_name
 from model_registry.spec_errors import expected, invalid_spec, nearest, refused
 from model_registry.spec_paths import folder_in, locate
+from model_registry.spec_server import DOCKER, NO_SERVER, Image, Server, needs_grant
 from model_registry.spec_signatures import Form, InputSpec, Name, OutputSpec, SignatureName, SignatureSpec
 from model_registry.spec_variants import Fraction, NativeSpec, TensorRTSpec, Tolerance, VariantsSpec
 
@@ -40,6 +41,7 @@ __all__ = [
     "TimeoutsSpec",
     "Top1AgreementSpec",
     "VariantsSpec",
+    "require_server_trust",
     "require_trust",
 ]
 
@@ -141,6 +143,9 @@ class PackageSpec(Form):
         samples: An .npz file, a path or an s3:// URI; None synthesises them from the signatures.
         quality: A gate on the samples' truth, or None.
         top1_agreement: A gate on the classes chosen.
+        server: Where the candidate is tried in TensorFlow Serving itself: `none`, `docker`, or the HOST:PORT of a
+            running server, which needs trust.
+        image: What `docker` runs; None for TensorFlow Serving's own. Needs trust.
         timeouts: How long a stage may take.
     """
 
@@ -161,6 +166,8 @@ class PackageSpec(Form):
     samples: str | None = None
     quality: QualitySpec | None = None
     top1_agreement: Top1AgreementSpec = Top1AgreementSpec()
+    server: Server = NO_SERVER
+    image: Image | None = None
     timeouts: TimeoutsSpec = TimeoutsSpec()
 
     @classmethod
@@ -237,18 +244,45 @@ class PackageSpec(Form):
             )
         return value
 
+    @field_validator("image")
+    @classmethod
+    def _image_has_an_engine(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("server", DOCKER) != DOCKER:
+            raise refused(
+                f"expected `server: docker` beside it, found `server: {info.data['server']}`: it is what runs it"
+            )
+        return value
+
 
 def require_trust(spec: PackageSpec, trusted: bool) -> None:
-    """Refuses a spec that lets a model run code, unless the operator granted it.
+    """Refuses a spec that lets a model run code or names a server to be used, unless the operator granted it.
 
     Raises:
-        InvalidInputError: If the spec asks for `unsafe_deserialization` or `custom_objects` without a grant.
+        InvalidInputError: If the spec asks for `unsafe_deserialization`, `custom_objects`, an `image` or a running
+            server without a grant.
     """
+    require_server_trust(spec, trusted)
     asked = [key for key in ("unsafe_deserialization", "custom_objects") if getattr(spec, key)]
     if asked and not trusted:
         raise InvalidInputError(
             f"the spec of {spec.model!r} asks for {' and '.join(f'`{key}`' for key in asked)}, which runs code of the "
             "model's author on this machine: expected the operator's grant, found none",
             hint="if you trust where the model comes from, grant it with --trust, or with the deployment's parameter "
+            "`trust: true`",
+        )
+
+
+def require_server_trust(spec: PackageSpec, trusted: bool) -> None:
+    """Refuses a spec whose choice of a server reaches beyond the model, unless the operator granted it.
+
+    Raises:
+        InvalidInputError: If the spec names an `image`, or the HOST:PORT of a running server, without a grant.
+    """
+    asked = needs_grant(spec.server, spec.image)
+    if asked and not trusted:
+        what = "runs that image on this machine" if spec.image else "replaces the whole config of that server"
+        raise InvalidInputError(
+            f"the spec of {spec.model!r} asks for `{asked}`, which {what}: expected the operator's grant, found none",
+            hint="if you trust who wrote the spec, grant it with --trust, or with the deployment's parameter "
             "`trust: true`",
         )

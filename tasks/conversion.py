@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from model_registry.errors import ConversionError
-from model_registry.payload import payload_files
+from model_registry.errors import ConversionError, InvalidInputError
+from model_registry.payload import payload_files, read_text
 from model_registry.servable import Accelerator, Blessing, Check, Signature
+from model_registry.serving import batching
 from model_registry.spec import PackageSpec, TensorRTSpec
 from model_registry.variants import REHEARSAL
 from tasks.conversion_checks import conversion_checks
@@ -37,6 +38,7 @@ from tasks.model_process.messages import (
     ValidatedCandidate,
     ValidatePlan,
 )
+from tasks.server_check import Subject, check_in_server, require_server
 from tasks.stage import stage
 from tasks.stage_time import StageTime
 
@@ -61,6 +63,7 @@ class Candidate:
         answers: How many cases were answered.
         spec: The spec in force.
         samples: The .npz file with the labels; None where no quality is asked for.
+        trusted: Whether the operator granted what the spec asks for.
     """
 
     model: str
@@ -72,6 +75,7 @@ class Candidate:
     answers: int
     spec: PackageSpec
     samples: Path | None
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class _Conversion:
         return self.accelerator.variant if self.accelerator else REHEARSAL
 
     def run(self) -> Converted:
+        self._require_server()
         # The validator imports TensorFlow meanwhile, and touches no GPU before it is told its plan.
         with self._process(VALIDATE, _NO_GPU if self.rehearsal else _NO_FALLBACK) as validator:
             rewritten, checks = self._rewrite_and_build()
@@ -169,6 +174,8 @@ class _Conversion:
                 checks += self._validate(validator)
         if all(check.passed for check in checks) and not self.rehearsal:
             checks += self._measure_speed(rewritten)
+        if all(check.passed for check in checks):
+            checks += self._serve()
         return Converted(self.variant, self.directory, self.accelerator, checks, tuple(self.stages))
 
     def _rewrite_and_build(self) -> tuple[RewrittenModel, tuple[Check, ...]]:
@@ -211,6 +218,7 @@ class _Conversion:
             spec=candidate.spec.model_dump(mode="json"),
             samples=str(candidate.samples) if candidate.samples else None,
             variant=self.variant,
+            batching=read_text(candidate.saved_model, batching.FILE, most=batching.MOST_BYTES),
         )
         validator.tell(plan)
         validator.tell(AnswersReady(candidate.answers))
@@ -228,6 +236,33 @@ class _Conversion:
         with self._process(TIME, _NO_FALLBACK) as process:
             process.tell(plan)
             return self._result(process, "time", Timed).checks
+
+    def _require_server(self) -> None:
+        """Before the hour that a conversion may take."""
+        if self.rehearsal:
+            return
+        try:
+            require_server(self.candidate.spec, accelerated=True)
+        except InvalidInputError as error:
+            raise ConversionError(error.message, hint=error.hint) from None
+
+    def _serve(self) -> tuple[Check, ...]:
+        candidate = self.candidate
+        subject = Subject(
+            model=candidate.model,
+            directory=self.directory,
+            cases=candidate.cases,
+            answers=candidate.answers,
+            records=candidate.records,
+            signatures=candidate.signatures,
+            tolerance=tolerance(self.settings),
+            variant=self.variant,
+            accelerated=True,
+        )
+        checks, seconds = check_in_server(subject, candidate.spec, self.workspace, failure=ConversionError)
+        if checks:
+            self.stages.append(StageTime("serve", seconds))
+        return checks
 
     def _process(self, role: Any, settings: dict[str, str]) -> ModelProcess:
         return ModelProcess(role, self.workspace / role, failure=ConversionError, settings=settings)

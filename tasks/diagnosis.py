@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import tempfile
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from model_registry.signing import load_keys
 from model_registry.storage.probe import check_conditional_writes
 from tasks.conversion_place import VARIABLE, Here, Nowhere, Place, find_place
 from tasks.conversion_pool import Pool
+from tasks.docker_engine import docker_engine, engine_address, failures
 from tasks.model_process import sandbox
 from tasks.model_process.client import ModelProcess
 from tasks.model_process.messages import SURVEY, Hardware
@@ -258,26 +258,13 @@ def _signatures() -> Iterable[Finding]:
 
 
 def _docker() -> Iterable[Finding]:
-    hint = "nothing in this version needs one"
-    try:
-        import docker
-        import docker.constants
-        import docker.errors
-    except ImportError:
+    if not _installed("docker"):
         return  # told among the libraries
-    address = os.environ.get("DOCKER_HOST", docker.constants.DEFAULT_UNIX_SOCKET)
     try:
-        # First without docker's client: where nobody listens it leaves its socket open.
-        if "unix://" in address:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(_ANSWER_WITHIN)
-                probe.connect(address.partition("unix://")[2])
-        client = docker.from_env(timeout=_ANSWER_WITHIN)
-        try:
-            found = f"{client.version()['Version']} at {address}"
-        finally:
-            client.close()
-    except (docker.errors.DockerException, OSError, KeyError):
+        with docker_engine(_ANSWER_WITHIN) as client:
+            found = f"{client.version()['Version']} at {engine_address()}"
+    except (SlipwayError, OSError, KeyError):
+        hint = "`server: docker` in a package.yaml needs one: start it, or set DOCKER_HOST to it"
         yield Finding("Docker", "no engine answers", "warn", hint)
         return
     yield Finding("Docker", found, "ok")

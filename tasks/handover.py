@@ -18,6 +18,7 @@ from model_registry.errors import ConversionError, FormatError, NotFoundError, S
 from model_registry.identity import library_versions
 from model_registry.payload import WARMUP_REQUESTS, hash_files, walk_files
 from model_registry.servable import Blessing, PayloadFile, Run, Signature
+from model_registry.serving import batching
 from model_registry.storage import ObjectStore
 from model_registry.variants import REHEARSAL
 from tasks.conversion import Candidate, Converted
@@ -37,6 +38,7 @@ from tasks.model_process.messages import (
     ValidatedCandidate,
 )
 from tasks.publication import rejection
+from tasks.server_check import is_asked_for
 from tasks.stage import stage
 
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -61,7 +63,8 @@ def hand_over(store: ObjectStore, pool: Pool, candidate: Candidate, workspace: P
     staging = Staging(uuid.uuid4().hex)
     with _removing(store, staging):
         native = _bring(store, staging, candidate, asked_by)
-        with Waiting(store, staging, pool, timeout=candidate.spec.timeouts.convert) as waiting:
+        limit, trusted = candidate.spec.timeouts.convert, candidate.trusted
+        with Waiting(store, staging, pool, timeout=limit, trusted=trusted) as waiting:
             try:
                 result = waiting.result()
             except FormatError as error:
@@ -70,7 +73,8 @@ def hand_over(store: ObjectStore, pool: Pool, candidate: Candidate, workspace: P
         if result.error is not None:
             raise result.error.error(where)
         assert result.converted is not None
-        if problem := check_converted(result.converted, candidate.signatures, native):
+        served = is_asked_for(candidate.spec)
+        if problem := check_converted(result.converted, candidate.signatures, native, served=served):
             raise _refusal(where, problem)
         return _take_back(store, staging, candidate, result.converted, workspace, where)
 
@@ -79,13 +83,20 @@ def hand_over(store: ObjectStore, pool: Pool, candidate: Candidate, workspace: P
 hand_over_task = stage(hand_over, "convert elsewhere").with_options(retries=0)
 
 
-def check_converted(document: ConvertedDocument, signatures: Sequence[Signature], native: Sequence[PayloadFile]) -> str:
+def check_converted(
+    document: ConvertedDocument,
+    signatures: Sequence[Signature],
+    native: Sequence[PayloadFile],
+    *,
+    served: bool = False,
+) -> str:
     """What in a worker's answer cannot be, or an empty text; pure.
 
     Args:
         document: What it says.
         signatures: What the variant must answer.
         native: The files of what it was made from.
+        served: Whether it was to be tried in a server.
     """
     variant, checks = document.variant, document.checks
     expected = variant.accelerator.variant if variant.accelerator else REHEARSAL
@@ -99,11 +110,13 @@ def check_converted(document: ConvertedDocument, signatures: Sequence[Signature]
         return ""
     made = {check.check for check in checks}
     needed = [f"parity/{signature.name}/{output.name}" for signature in signatures for output in signature.outputs]
+    if served:
+        needed.append("server" if expected == REHEARSAL else "server/load")
     if missing := [name for name in (*needed, "engines", "signatures", "ops") if name not in made]:
         return f"it passed without the check {missing[0]!r}"
-    warmup = [file for file in native if file.path == WARMUP_REQUESTS]
-    if warmup != [file for file in variant.files if file.path == WARMUP_REQUESTS]:
-        return "its warm-up records are not those of the native variant"
+    for path, what in ((WARMUP_REQUESTS, "warm-up records"), (batching.FILE, "batching parameters")):
+        if [file for file in native if file.path == path] != [file for file in variant.files if file.path == path]:
+            return f"its {what} are not those of the native variant"
     return ""
 
 

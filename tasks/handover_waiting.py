@@ -61,7 +61,9 @@ class Waiting:
         name: Of its flow run, with the page that shows it.
     """
 
-    def __init__(self, store: ObjectStore, staging: Staging, pool: Pool, *, timeout: float) -> None:
+    def __init__(
+        self, store: ObjectStore, staging: Staging, pool: Pool, *, timeout: float, trusted: bool = False
+    ) -> None:
         """Prepares to wait.
 
         Args:
@@ -69,12 +71,14 @@ class Waiting:
             staging: Where in it.
             pool: Who is asked.
             timeout: Seconds that the conversion may take.
+            trusted: The operator's grant to the spec, which the worker asks for again.
         """
         self.name = "the conversion"
         self._store = store
         self._staging = staging
         self._pool = pool
         self._timeout = timeout
+        self._trusted = trusted
         self._patience = PATIENCE
         self._run: UUID | None = None
         self._ended = False
@@ -88,7 +92,9 @@ class Waiting:
         from prefect.deployments import run_deployment
         from prefect.settings import PREFECT_UI_URL
 
-        parameters = {"registry": self._store.uri, "run": self._staging.run}
+        parameters: dict[str, Any] = {"registry": self._store.uri, "run": self._staging.run}
+        if self._trusted:
+            parameters["trust"] = True
         try:
             with prefect_client():
                 created: Any = run_deployment(self._pool.deployment, parameters=parameters, timeout=0)

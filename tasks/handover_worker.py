@@ -13,16 +13,16 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from model_registry.errors import ConflictError, ConversionError, NotFoundError, SlipwayError
+from model_registry.fetching import fetch
 from model_registry.identity import library_versions
 from model_registry.patience import insist
 from model_registry.payload import payload_files
 from model_registry.servable import PayloadFile, Run, Variant
-from model_registry.spec import PackageSpec
+from model_registry.spec import PackageSpec, require_server_trust
 from model_registry.storage import ObjectStore
 from tasks.conversion import Candidate, Converted, convert
 from tasks.handover_documents import (
@@ -38,12 +38,12 @@ from tasks.stage import stage
 
 BEAT = 5.0  # seconds from one pulse to the next
 
-_TRANSFERS = 8
-
 log = logging.getLogger("slipway")
 
 
-def convert_staged(store: ObjectStore, run: str, workspace: Path, *, made_by: Run, rehearsal: bool) -> Converted:
+def convert_staged(
+    store: ObjectStore, run: str, workspace: Path, *, made_by: Run, rehearsal: bool, trusted: bool = False
+) -> Converted:
     """Converts what was staged under a run's name, and tells whoever waits what came of it.
 
     Args:
@@ -52,6 +52,7 @@ def convert_staged(store: ObjectStore, run: str, workspace: Path, *, made_by: Ru
         workspace: An empty directory.
         made_by: Who converts.
         rehearsal: Whether to go without GPU and TensorRT.
+        trusted: Whether the operator granted what the staged spec asks for; the staging itself proves nothing.
 
     Raises:
         NotFoundError: If nothing is staged there.
@@ -68,6 +69,7 @@ def convert_staged(store: ObjectStore, run: str, workspace: Path, *, made_by: Ru
         ) from None
     with _pulse(store, staging, Pulse(made_by, secrets.token_hex(16))):
         try:
+            require_server_trust(PackageSpec.parse(request.spec), trusted)
             candidate = _fetch(store, staging, request, workspace)
             converted = convert(candidate, workspace / "conversion", rehearsal=rehearsal)
             _bring_back(store, staging, converted)
@@ -90,21 +92,14 @@ def fetch_files(store: ObjectStore, prefix: str, files: tuple[PayloadFile, ...],
         StorageError: If the store fails.
     """
 
-    def fetch(file: PayloadFile) -> None:
-        try:
-            found = store.download(prefix + file.path, destination / file.path)
-        except NotFoundError:
-            raise ConversionError(f"{store.uri_of(prefix + file.path)} is gone") from None
-        if (found.bytes, found.sha256) != (file.bytes, file.sha256):
-            raise ConversionError(
-                f"{store.uri_of(prefix + file.path)} is not what was handed over: expected {file.bytes:,} bytes, "
-                f"sha256 {file.sha256[:12]}, found {found.bytes:,} bytes, sha256 {found.sha256[:12]}",
-                hint="see who writes into the registry's staging/, and whether the store loses data",
-            )
+    def damaged(file: PayloadFile, found: str) -> ConversionError:
+        return ConversionError(
+            f"{store.uri_of(prefix + file.path)} is not what was handed over: expected {file.bytes:,} bytes, "
+            f"sha256 {file.sha256[:12]}, found {found}",
+            hint="see who writes into the registry's staging/, and whether the store loses data",
+        )
 
-    destination.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="fetch") as pool:
-        list(pool.map(fetch, files))
+    fetch(store, prefix, files, destination, damaged)
     return destination
 
 
@@ -115,12 +110,12 @@ def _fetch(store: ObjectStore, staging: Staging, request: HandoverRequest, works
             f"this worker has TensorFlow {ours}, expected {request.tensorflow}, which the model was exported with",
             hint="install the same version of slipway[pipeline] on both",
         )
-    fetch = partial(fetch_files, store)
-    samples = fetch(staging.files("samples"), request.samples, workspace / "samples") if request.samples else None
+    bring = partial(fetch_files, store)
+    samples = bring(staging.files("samples"), request.samples, workspace / "samples") if request.samples else None
     return Candidate(
         model=request.model,
-        saved_model=fetch(staging.files("native"), request.native, workspace / "native"),
-        cases=fetch(staging.files("cases"), request.cases, workspace / "cases"),
+        saved_model=bring(staging.files("native"), request.native, workspace / "native"),
+        cases=bring(staging.files("cases"), request.cases, workspace / "cases"),
         signatures=request.signatures,
         records=request.records,
         rows=request.rows,

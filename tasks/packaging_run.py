@@ -18,12 +18,14 @@ from pathlib import Path
 from model_registry.identity import library_versions
 from model_registry.registry import Registry
 from model_registry.spec_file import LoadedSpec
+from tasks.conversion_place import Here
 from tasks.delivery import Delivery
 from tasks.estimation import estimator as start_estimator
 from tasks.lookup import Lookup, look_up
 from tasks.model_process.client import ModelProcess
 from tasks.model_process.messages import ESTIMATE, PREPARE, VALIDATE, PreparePlan
 from tasks.package_request import PackageRequest
+from tasks.server_check import require_server
 
 # Where there is a GPU the processes would fight for its memory, and its TF32 is coarser than the parity asked for.
 _ON_THE_CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -77,7 +79,7 @@ class PackagingRun:
         """Fetches and digests the source, looks for its version, and sets the model process to work. Once.
 
         Raises:
-            InvalidInputError: If the source is no model.
+            InvalidInputError: If the source is no model, or there is no server to try the candidate in.
             NotFoundError: If it is not there.
             StorageError: If it or the registry cannot be read.
         """
@@ -99,6 +101,7 @@ class PackagingRun:
     def _begin(self) -> Lookup:
         begun = look_up(self.request, self.loaded, self.registry, self.delivery, self.workspace, self.libraries)
         if begun.existing is None:
+            self._require_server()
             self.cases.mkdir()
             self.model.tell(
                 PreparePlan(
@@ -113,6 +116,13 @@ class PackagingRun:
                 )
             )
         return begun
+
+    def _require_server(self) -> None:
+        """Looks for the server before any long work; for that of a variant that is only welcome when its time comes."""
+        spec, place = self.loaded.spec, self.delivery.to_convert
+        require_server(spec)
+        if self.delivery.required and isinstance(place, Here) and place.accelerator is not None:
+            require_server(spec, accelerated=True)
 
 
 _early: dict[PackageRequest, PackagingRun] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from model_registry.servable import NATIVE, Blessing
+from model_registry.servable import NATIVE, Blessing, Check
+from model_registry.serving import batching
 from model_registry.spec import PackageSpec
 from tasks.conversion import Candidate
 from tasks.model_process.messages import (
@@ -16,6 +17,7 @@ from tasks.model_process.messages import (
     WarmedModel,
 )
 from tasks.packaging_run import PackagingRun
+from tasks.server_check import Subject, check_in_server
 from tasks.stage import stage
 
 # Eager and graph execution of one model differ by about this much: TensorFlow fuses and reorders, and
@@ -66,12 +68,48 @@ def validate_candidate(
             spec=spec.model_dump(mode="json"),
             samples=str(begun.samples) if begun.samples else None,
             variant=NATIVE,
+            batching=batching.for_version(exported.signatures, exported.batch_sizes),
         )
     )
     answers, _ = run.model.result("answer", ReferenceAnswers, timeout)
     run.validator.tell(AnswersReady(answers.cases))
     validated, seconds = run.validator.result("validate", ValidatedCandidate, timeout)
     return Blessing(validated.checks), answers.cases, seconds
+
+
+def serve_candidate(
+    run: PackagingRun, model: LoadedModel, exported: ExportedModel, warmed: WarmedModel, answers: int
+) -> tuple[tuple[Check, ...], float]:
+    """Tries the native candidate in the server that the spec names; the processes that loaded the model end before.
+
+    Args:
+        run: The packaging.
+        model: What was loaded; its precision sets the tolerance.
+        exported: What the candidate answers.
+        warmed: The records it has.
+        answers: How many cases the trained model answered.
+
+    Returns:
+        The checks, and the seconds they took.
+
+    Raises:
+        InvalidInputError: If there is no such server any more, or it is lost.
+    """
+    run.end_loading()
+    spec = run.loaded.spec
+    subject = Subject(
+        model=spec.model,
+        directory=run.candidate,
+        cases=run.cases,
+        answers=answers,
+        records=warmed.records,
+        signatures=exported.signatures,
+        tolerance=tolerance(spec, model),
+        variant=NATIVE,
+    )
+    workspace = run.workspace / "serve"
+    workspace.mkdir(exist_ok=True)
+    return check_in_server(subject, spec, workspace)
 
 
 def validated(run: PackagingRun, exported: ExportedModel, warmed: WarmedModel, answers: int) -> Candidate:
@@ -94,7 +132,9 @@ def validated(run: PackagingRun, exported: ExportedModel, warmed: WarmedModel, a
         answers=answers,
         spec=spec,
         samples=begun.samples if spec.quality else None,
+        trusted=run.request.trust,
     )
 
 
 validate_candidate_task = stage(validate_candidate, "validate")
+serve_candidate_task = stage(serve_candidate, "serve")

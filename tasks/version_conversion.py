@@ -26,7 +26,7 @@ from model_registry.servable import (
     ServableVersion,
     Variant,
 )
-from model_registry.spec import PackageSpec
+from model_registry.spec import PackageSpec, require_server_trust
 from model_registry.variants import REHEARSAL
 from tasks.conversion import Candidate
 from tasks.conversion_outcome import ConversionOutcome
@@ -41,7 +41,7 @@ from tasks.stage import stage
 AGAINST_NATIVE = "against the native variant's own answers"
 
 # What compares answers; the other checks measure the variant alone.
-_COMPARING = ("parity/", "top1/")
+_COMPARING = ("parity/", "top1/", "server/grpc/", "server/rest/")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class VersionConversion:
         existing: The version that has what is asked for already, or None.
         superseded: Whether a version has this identity, and not what is asked for now.
         force: Whether a new one was asked for whatever there is.
+        trust: The operator's grant to the version's spec.
     """
 
     registry: Registry
@@ -71,6 +72,7 @@ class VersionConversion:
     existing: ServableVersion | None
     superseded: bool
     force: bool
+    trust: bool
 
     @property
     def name(self) -> str:
@@ -78,11 +80,12 @@ class VersionConversion:
         return f"{self.version.model}:{self.version.version}"
 
 
-def look_up_version(reference: str, registry: str | None, *, force: bool) -> VersionConversion:
+def look_up_version(reference: str, registry: str | None, *, force: bool, trust: bool = False) -> VersionConversion:
     """Finds the version and where it can be converted, and tells whether that was done already.
 
     Raises:
-        InvalidInputError: If the reference is none, or the version's spec cannot be read.
+        InvalidInputError: If the reference is none, or the version's spec cannot be read, or asks for what was not
+            granted.
         NotFoundError: If there is no such version.
         ConflictError: If it is retired.
         ConversionError: If nobody can convert.
@@ -98,6 +101,7 @@ def look_up_version(reference: str, registry: str | None, *, force: bool) -> Ver
             hint=f"see which there are: slipway list {version.model}",
         )
     spec = _with_settings(PackageSpec.parse(version.spec))
+    require_server_trust(spec, trust)
     delivery = Delivery.of((TENSORRT_FP16,), spec, opened.store.uri)
     libraries = library_versions()
     identified = partial(converted_identity, version.identity, settings=spec.variants.tensorrt, libraries=libraries)
@@ -117,6 +121,7 @@ def look_up_version(reference: str, registry: str | None, *, force: bool) -> Ver
         existing=existing,
         superseded=found is not None and existing is None,
         force=force,
+        trust=trust,
     )
 
 
@@ -171,6 +176,7 @@ def record_answers(
         answers=recorded.answers,
         spec=conversion.spec.model_copy(update={"quality": None, "samples": None}),  # no labels are published
         samples=None,
+        trusted=conversion.trust,
     )
     return candidate, seconds
 

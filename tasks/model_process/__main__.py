@@ -32,6 +32,7 @@ from tasks.model_process.messages import (
     PREDICT,
     PREFLIGHT,
     PREPARE,
+    REPLAY,
     SURVEY,
     TIME,
     VALIDATE,
@@ -54,6 +55,7 @@ _MODULES = {
     TIME: "tasks.model_process.timing",
     INSPECT: "tasks.model_process.reading",
     ANSWER: "tasks.model_process.answering",
+    REPLAY: "tasks.model_process.replaying",
 }
 
 _NO_SPACE = os.strerror(errno.ENOSPC)

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from model_registry.errors import InvalidInputError, SlipwayError
 from tasks.model_process import sandbox
 from tasks.model_process.log_tail import LogTail, printable
-from tasks.model_process.messages import Event, Role
+from tasks.model_process.messages import REPLAY, Event, Role
 
 Result = TypeVar("Result")
 
@@ -37,6 +37,8 @@ _MAX_EVENT_BYTES = 16 << 20
 _MESSAGE = 4_000  # characters
 _GRACE = 5.0  # seconds from the closing of the pipe to the end of the process
 _LOOK = 0.5  # seconds between two looks whether the child still lives
+# What asks a server, and deserialises no model.
+_NEEDS_NETWORK = frozenset({REPLAY})
 
 
 def require_tensorflow() -> None:
@@ -88,7 +90,7 @@ class ModelProcess:
         reading, writing = os.pipe()
         try:
             self._process = subprocess.Popen(
-                sandbox.command("tasks.model_process", [role, str(writing)]),
+                sandbox.command("tasks.model_process", [role, str(writing)], network=role in _NEEDS_NETWORK),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -20,8 +20,19 @@ ESTIMATE: Final = "estimate"
 TIME: Final = "time"
 INSPECT: Final = "inspect"
 ANSWER: Final = "answer"
+REPLAY: Final = "replay"
 Role = Literal[
-    "prepare", "validate", "predict", "survey", "preflight", "convert", "estimate", "time", "inspect", "answer"
+    "prepare",
+    "validate",
+    "predict",
+    "survey",
+    "preflight",
+    "convert",
+    "estimate",
+    "time",
+    "inspect",
+    "answer",
+    "replay",
 ]
 
 
@@ -124,6 +135,7 @@ class ValidatePlan:
         spec: The normal form of the package.yaml in force: quality, top1_agreement.
         samples: The .npz file with the labels, or None.
         variant: Which variant the checks belong to.
+        batching: What its batching parameters must say; None if it must have none.
     """
 
     candidate: str
@@ -135,6 +147,7 @@ class ValidatePlan:
     spec: dict[str, Any]
     samples: str | None
     variant: str
+    batching: str | None
 
 
 @dataclass(frozen=True)

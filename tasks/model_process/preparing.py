@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from model_registry.errors import InvalidInputError
+from model_registry.serving import batching
 from model_registry.spec import DEFAULT_BATCH_SIZES, OutputSpec, PackageSpec, SignatureSpec
 from tasks.model_process import cases, exporting, loading, samples, signatures, warmup_log
 from tasks.model_process.endpoints import Endpoint, keras_endpoint, saved_model_endpoint
@@ -71,12 +72,14 @@ class _Preparation:
         self.batch_sizes = cases.effective_batch_sizes(self.signatures, asked)
         warmup_log.check_record_count(len(self.signatures), len(self.batch_sizes))
         written = exporting.export(self.model, self.signatures, Path(self.plan.candidate))
-        dropped = [str(size) for size in asked if size not in self.batch_sizes]
-        notes = (
-            [f"the model takes batches of {', '.join(map(str, self.batch_sizes))} only; dropped {', '.join(dropped)}"]
-            if dropped
-            else []
-        )
+        notes = []
+        if dropped := [str(size) for size in asked if size not in self.batch_sizes]:
+            sizes = ", ".join(map(str, self.batch_sizes))
+            notes.append(f"the model takes batches of {sizes} only; dropped {', '.join(dropped)}")
+        if obstacle := batching.obstacle(written, self.batch_sizes):
+            notes.append(f"no server batches requests to it: {obstacle}")
+        else:
+            (Path(self.plan.candidate) / batching.FILE).write_text(batching.per_version(self.batch_sizes))
         return ExportedModel(written, self.batch_sizes, tuple(notes))
 
     def warm_up(self) -> WarmedModel:

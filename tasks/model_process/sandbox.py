@@ -70,10 +70,16 @@ def environment(inherited: Mapping[str, str], home: Path, scratch: Path) -> dict
     }
 
 
-def command(module: str, arguments: Sequence[str]) -> list[str]:
-    """The child's command line: an isolated Python, in a network namespace of its own if that can be had."""
+def command(module: str, arguments: Sequence[str], *, network: bool = False) -> list[str]:
+    """The child's command line: an isolated Python, in a network namespace of its own if that can be had.
+
+    Args:
+        module: What it runs.
+        arguments: What follows.
+        network: Whether it keeps the network: for what asks a server, and never runs a model itself.
+    """
     # -I: neither the current directory nor PYTHON* variables add to what can be imported.
-    return [*_without_network(), sys.executable, "-I", "-m", module, *arguments]
+    return [*(() if network else _without_network()), sys.executable, "-I", "-m", module, *arguments]
 
 
 def network_is_cut() -> bool:

@@ -15,7 +15,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from model_registry.payload import read_text
 from model_registry.servable import Check, Signature
+from model_registry.serving import batching
 from model_registry.spec import PackageSpec
 from tasks.model_process import comparing, inspecting, saved_model_cli, serving, warmup_log
 from tasks.model_process.cases import ANSWERS, REQUESTS
@@ -60,6 +62,7 @@ class _Validation:
         What is run below only runs if the graph was looked through and reaches nothing beyond the model.
         """
         self._attempt("signatures", self._check_signatures)
+        self._attempt("batching", self._check_batching)
         self._attempt("saved_model_cli show", self._check_show)
         self._attempt("saved_model_cli scan", self._check_scan)
         self._attempt("ops", self._check_ops)
@@ -113,6 +116,12 @@ class _Validation:
     def _check_signatures(self) -> None:
         found, wanted = read_signatures(self.candidate), self.plan.signatures
         self._add("signatures", len(found), len(wanted), found == wanted, "as exported" if found == wanted else "")
+
+    def _check_batching(self) -> None:
+        """An unknown word in this file, or a wrong one, keeps the version from loading."""
+        found, wanted = read_text(self.candidate, batching.FILE, most=batching.MOST_BYTES), self.plan.batching
+        detail = "batch sizes a server may form" if found == wanted else f"{batching.FILE} is not as it was to be"
+        self._add("batching", batching.shown(found), batching.shown(wanted), found == wanted, detail)
 
     def _check_show(self) -> None:
         shown = 0

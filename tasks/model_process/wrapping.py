@@ -19,6 +19,7 @@ from tensorflow.python.compiler.tensorrt import trt_convert
 
 from model_registry.errors import ConversionError
 from model_registry.servable import Signature
+from model_registry.serving import batching
 from tasks.model_process import exporting, rewriting, segments
 from tasks.model_process.deconversion import deconverted
 from tasks.model_process.endpoints import Endpoint, saved_model_endpoint
@@ -95,7 +96,7 @@ def _save(
     traced = [_traced(part, calls.get(part.signature.name), loaded) for part in parts]
     found = exporting.export(loaded, traced, directory, tracked)
     _check_signatures(found, [part.signature for part in parts])
-    _copy_extra_assets(native, directory)
+    _copy_for_servers(native, directory)
 
 
 def _traced(part: Rewritten | Native, endpoint: Endpoint | None, loaded: Any) -> TracedSignature:
@@ -117,11 +118,13 @@ def _check_signatures(found: Sequence[Signature], wanted: Sequence[Signature]) -
         )
 
 
-def _copy_extra_assets(native: Path, directory: Path) -> None:
-    """The warm-up file and what else lies beside the model for its server."""
-    source = native / _EXTRA
-    links = [path for path in (source, *source.rglob("*")) if path.is_symlink()]
+def _copy_for_servers(native: Path, directory: Path) -> None:
+    """The warm-up file, the batching parameters, and what else lies beside the model for its server."""
+    extra, parameters = native / _EXTRA, native / batching.FILE
+    links = [path for path in (extra, *extra.rglob("*"), parameters) if path.is_symlink()]
     if links:
         raise ConversionError(f"{links[0].relative_to(native)} is a symbolic link: expected a file of the model's own")
-    if source.is_dir():
-        shutil.copytree(source, directory / _EXTRA)
+    if extra.is_dir():
+        shutil.copytree(extra, directory / _EXTRA)
+    if parameters.is_file():
+        shutil.copyfile(parameters, directory / batching.FILE)

@@ -89,7 +89,7 @@ def test_the_dry_run_of_a_model_file_names_the_layer_that_overflows_and_keeps_to
     [
         (["network.keras"], 1, "only a published version can be converted", "slipway package network.keras --variant"),
         (["./registry"], 1, "only a published version can be converted", "--dry-run"),
-        (["network:1", "--trust"], 1, "network:1 is a version", "leave them out"),
+        (["network:1", "--dry-run", "--trust"], 1, "network:1 is a version", "leave them out"),
         (["network:1", "--dry-run", "--spec", "package.yaml"], 1, "network:1 is a version", "leave them out"),
         (["network:7", "--dry-run"], 1, "network:7", ""),
         (["network:x", "--dry-run"], 1, "names no version", ""),

@@ -15,6 +15,7 @@ from tensorflow.python.compiler.tensorrt import trt_convert
 
 from model_registry.errors import ConversionError
 from model_registry.servable import Blessing
+from model_registry.serving import batching
 from tasks.model_process import engine_building, exporting, rewriting, segment_report, segments, wrapping
 from tasks.model_process.changed_variables import changed_variables
 from tasks.model_process.client import ModelProcess
@@ -176,6 +177,8 @@ def test_engines_come_along_as_assets_that_the_graph_looks_for(cnn: Candidate, t
     assert promised == tuple(f"assets/{files[name].name}" for name in sorted(names))
     assert all((tmp_path / "converted" / asset).read_bytes() == b"made up" for asset in promised)
     assert exporting.read_signatures(tmp_path / "converted") == cnn.exported.signatures
+    for path in (WARMUP_FILE, batching.FILE):
+        assert (tmp_path / "converted" / path).read_bytes() == (cnn.directory / path).read_bytes()
     saved_model = read_saved_model(tmp_path / "converted")
     (meta_graph,) = saved_model.meta_graphs
     assert sorted(f"assets/{item.filename}" for item in meta_graph.asset_file_def) == list(promised)

@@ -12,12 +12,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 
 import tasks
 from model_registry.servable import Blessing
 from model_registry.spec import PackageSpec
 from tasks.validation import tolerance
 from tests.support.candidates import Arrays, answers_of, prepare
+from tests.support.model_server.parameter_files import BatchingParameters
 from tests.support.models import KINDS
 from tests.support.packaged_zoo import Packaged
 
@@ -84,7 +86,21 @@ def test_there_is_a_record_for_each_batch_size(packaged: Packaged) -> None:
 
     assert tuple(sizes) == packaged.candidate.exported.batch_sizes == packaged.kind.batch_sizes
     assert packaged.candidate.warmed.records == len(sizes)
-    assert bool(packaged.candidate.exported.notes) == (packaged.kind.batch_sizes != (1, 8))
+    dropped = [note for note in packaged.candidate.exported.notes if "dropped" in note]
+    assert bool(dropped) == (packaged.kind.batch_sizes != (1, 8))
+
+
+def test_a_server_batches_up_to_the_sizes_of_the_records_or_the_notes_tell_why_not(packaged: Packaged) -> None:
+    exported, file = packaged.candidate.exported, packaged.candidate.directory / "batching_params.pbtxt"
+    reasons = [note for note in exported.notes if "no server batches requests to it" in note]
+
+    assert file.exists() != bool(reasons)
+    if file.exists():
+        parameters = text_format.Parse(file.read_text(), BatchingParameters())
+        assert tuple(parameters.allowed_batch_sizes) == exported.batch_sizes
+        assert parameters.max_batch_size.value == exported.batch_sizes[-1]
+        inner = [item.shape[1:] for signature in exported.signatures for item in signature.inputs if item.shape]
+        assert not any(None in shape for shape in inner), "requests of two shapes would fail in one batch"
 
 
 def test_the_validator_blesses_it(packaged: Packaged) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 from model_registry.servable import Blessing, Check, Measure
+from model_registry.serving import batching
 from tasks.model_process.messages import ReferenceAnswers, Tolerance
 from tasks.model_process.warmup_log import WARMUP_FILE
 from tests.support.candidates import Candidate, prepare
@@ -66,8 +67,8 @@ def _failed(checks: dict[str, Check]) -> dict[str, Measure]:
 def _save_instead(
     candidate: Path, model: keras.Model, serve: Callable[[Any], dict[str, Any]], *, root: Any = None, name: str = "x"
 ) -> None:
-    """Another SavedModel in the candidate's place, with the same warm-up records."""
-    log = (candidate / WARMUP_FILE).read_bytes()
+    """Another SavedModel in the candidate's place, with the same warm-up records and batching parameters."""
+    kept = {path: (candidate / path).read_bytes() for path in (WARMUP_FILE, batching.FILE)}
     shutil.rmtree(candidate)
     if root is None:
         root = tf.Module()
@@ -75,7 +76,8 @@ def _save_instead(
     function = tf.function(serve, input_signature=[tf.TensorSpec([None, 6], tf.float32, name=name)], autograph=False)
     tf.saved_model.save(root, str(candidate), signatures={"serving_default": function})
     (candidate / WARMUP_FILE).parent.mkdir(exist_ok=True)
-    (candidate / WARMUP_FILE).write_bytes(log)
+    for path, content in kept.items():
+        (candidate / path).write_bytes(content)
 
 
 def _answering(model: keras.Model, outputs: tuple[str, str] = ("scores", "logits")) -> Callable[[Any], dict[str, Any]]:
@@ -96,6 +98,7 @@ def test_a_whole_candidate_passes_every_kind_of_check(checks: Callable[..., dict
     assert Blessing(tuple(found.values())).verdict == "blessed", _failed(found)
     assert list(found) == [
         "signatures",
+        "batching",
         "saved_model_cli show",
         "saved_model_cli scan",
         "ops",
@@ -200,6 +203,44 @@ def test_a_lost_file_of_weights_fails_run_and_replay(
     failed = _failed(checks())
 
     assert (failed["saved_model_cli run"], failed["warm-up replay"], failed["parity"]) == ("failed", "failed", 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "measured"),
+    [
+        (None, "no file"),
+        ("max_batch_size { value: 8 }\nallowed_batch_sizes: 1\n", "1"),  # keeps the version from loading
+        ("max_batch_size { value: 64 }\nallowed_batch_sizes: 64\n", "64"),
+        (f"{batching.per_version((1, 8))}pad_variable_length_inputs: true\n", "1, 8"),
+    ],
+)
+def test_other_batching_parameters_than_those_of_the_batch_sizes_fail(
+    content: str | None, measured: str, candidate: Path, checks: Callable[..., dict[str, Check]]
+) -> None:
+    file = candidate / batching.FILE
+    file.unlink() if content is None else file.write_text(content)
+
+    found = checks()
+
+    assert list(_failed(found)) == ["batching"]
+    assert (found["batching"].measured, found["batching"].threshold) == (measured, "1, 8")
+
+
+def test_a_linked_file_of_batching_parameters_fails(
+    candidate: Path, checks: Callable[..., dict[str, Check]], tmp_path: Path
+) -> None:
+    file = candidate / batching.FILE
+    shutil.move(file, tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+
+    assert "a symbolic link" in checks()["batching"].detail
+
+
+def test_batching_parameters_of_what_must_not_be_batched_fail(checks: Callable[..., dict[str, Check]]) -> None:
+    found = checks(batching=None)
+
+    assert list(_failed(found)) == ["batching"]
+    assert (found["batching"].measured, found["batching"].threshold) == ("1, 8", "no file")
 
 
 def test_a_lost_warm_up_record_is_missed(candidate: Path, checks: Callable[..., dict[str, Check]]) -> None:

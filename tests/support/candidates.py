@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from model_registry.servable import Check
+from model_registry.serving import batching
 from model_registry.spec import PackageSpec
 from tasks.model_process import preparing, validating
 from tasks.model_process.messages import (
@@ -67,6 +68,7 @@ class Candidate:
             spec=self.plan.spec,
             samples=self.plan.samples,
             variant="native",
+            batching=batching.for_version(self.exported.signatures, self.exported.batch_sizes),
         )
 
     def validate(self, **changes: Any) -> tuple[Check, ...]:

@@ -29,6 +29,7 @@ from tests.support.published_models import SIGNATURES
 
 RUN = Run("1", "brave-otter")
 WARMUP = PayloadFile("assets.extra/tf_serving_warmup_requests", 3, "ab" * 32)
+BATCHING = PayloadFile("batching_params.pbtxt", 4, "ef" * 32)
 GRAPH = PayloadFile("saved_model.pb", 5, "cd" * 32)
 A100 = Accelerator("NVIDIA A100-SXM4-40GB", "8.0", "535.104", "12.3", "8.6.1")
 SIGNATURE = SIGNATURES[:1]
@@ -110,6 +111,7 @@ def test_files_go_up_with_the_graph_last_whatever_order_they_are_told_in() -> No
         (converted(checks=converted().checks[1:]), "without the check 'engines'"),
         (converted(checks=(Check("engines", REHEARSAL, 0, 1, False),)), ""),  # it is a rejection, and that is all
         (converted(variant=Variant(REHEARSAL, (GRAPH,))), "warm-up records are not those of the native variant"),
+        (converted(variant=Variant(REHEARSAL, (WARMUP, BATCHING, GRAPH))), "batching parameters are not those of"),
     ],
 )
 def test_what_comes_back_is_held_against_what_was_asked_for(document: ConvertedDocument, problem: str) -> None:
@@ -117,7 +119,30 @@ def test_what_comes_back_is_held_against_what_was_asked_for(document: ConvertedD
     assert problem in found and bool(found) == bool(problem)
 
 
+def test_a_variant_that_was_to_be_tried_in_a_server_does_not_pass_without() -> None:
+    on_a_gpu = converted(variant=Variant(A100.variant, (WARMUP, GRAPH), A100))
+    asked = SIGNATURE, (WARMUP, GRAPH)
+    assert "without the check 'server/load'" in check_converted(on_a_gpu, *asked, served=True)
+    assert "without the check 'server'" in check_converted(converted(), *asked, served=True)
+    tried = replace(on_a_gpu, checks=(*on_a_gpu.checks, Check("server/load", A100.variant, 3.2, 900.0, True)))
+    assert check_converted(tried, *asked, served=True) == ""
+
+
 # The worker's side, before it starts a process.
+
+
+@pytest.mark.parametrize("keys", [{"server": "docker", "image": "theirs:1"}, {"server": "elsewhere:8500"}])
+def test_a_staged_spec_that_names_an_image_or_a_server_needs_the_operators_grant(
+    tmp_path: Path, keys: dict[str, str]
+) -> None:
+    store = MemoryStore()
+    spec = PackageSpec.parse({"model": "digits", **keys}).model_dump(mode="json")
+    store.put_new(STAGING.request, request(spec=spec, tensorflow="2.16.2").to_json())
+    with pytest.raises(InvalidInputError, match="expected the operator's grant, found none"):
+        convert_staged(store, "run-1", tmp_path, made_by=RUN, rehearsal=True)
+    store.delete([STAGING.pulse, STAGING.result])
+    with pytest.raises(ConversionError, match=r"2\.16\.2"):  # what is looked at next
+        convert_staged(store, "run-1", tmp_path, made_by=RUN, rehearsal=True, trusted=True)
 
 
 def test_a_worker_without_a_request_says_that_nobody_waits(tmp_path: Path) -> None:

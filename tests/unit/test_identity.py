@@ -44,6 +44,7 @@ def test_an_identity_is_a_sha256() -> None:
         spec(timeouts={"load": 5, "convert": 5, "validate": 5}),
         spec(variants={"tensorrt-fp16": {}}),  # by name there or on the command line: it is the same conversion
         spec(batch_sizes=[8, 1, 1]),
+        spec(server="none"),
         spec(signatures={"serving_default": {"inputs": {"b": {"from": "y"}, "a": "x"}}}),
         {"libraries": {"keras": "3.15.1", "tensorflow": "2.17.1"}},
         {"variants": ("tensorrt-fp16", "native", "native")},
@@ -73,6 +74,8 @@ CHANGES: list[dict[str, Any]] = [
     spec(custom_objects=["my_layers"]),
     spec(unsafe_deserialization=True),
     spec(top1_agreement={"min_samples": 10}),
+    spec(server="docker"),
+    spec(server="docker", image="ours:1"),
 ]
 
 

@@ -62,3 +62,10 @@ def test_a_child_can_join_neither_its_parents_network_nor_read_its_environment()
         [*prefix, sys.executable, "-I", "-c", _REACH, str(os.getpid())], capture_output=True, text=True, check=True
     )
     assert reached.stdout.split("\n")[:2] == ["ns/net refused", "environ refused"], reached.stderr
+
+
+def test_only_what_asks_a_server_keeps_the_network() -> None:
+    isolated = sandbox.command("tasks.model_process", ["validate", "3"])
+    asking = sandbox.command("tasks.model_process", ["replay", "3"], network=True)
+    assert asking == [sys.executable, "-I", "-m", "tasks.model_process", "replay", "3"]
+    assert ("--net" in isolated) == sandbox.network_is_cut()

@@ -115,7 +115,7 @@ def test_a_workspace_is_a_size_or_a_number_of_bytes(written: object, size: int) 
         ({"model": "no spaces"}, "model: model name 'no spaces'"),
         ({"model": "../up"}, "model: model name '../up'"),
         ({"batch_size": [1]}, "batch_size: unknown key; did you mean 'batch_sizes'?"),
-        ({"server": "docker"}, "server: unknown key; expected one of batch_sizes, custom_objects"),
+        ({"colour": "red"}, "colour: unknown key; expected one of batch_sizes, custom_objects"),
         ({1: 2}, "expected a key that is text"),
         ({"batch_sizes": []}, "batch_sizes: expected at least one batch size, found an empty list"),
         ({"batch_sizes": 8}, "batch_sizes: expected a list, found the number 8"),
