@@ -25,7 +25,7 @@ from model_registry.signing import load_keys
 from model_registry.storage.probe import check_conditional_writes
 from tasks.conversion_place import VARIABLE, Here, Nowhere, Place, find_place
 from tasks.conversion_pool import Pool
-from tasks.docker_engine import docker_engine, engine_address, failures
+from tasks.docker_engine import docker_engine, engine_address
 from tasks.model_process import sandbox
 from tasks.model_process.client import ModelProcess
 from tasks.model_process.messages import SURVEY, Hardware
