@@ -16,6 +16,8 @@ from flows.cli_labels import promote, retire, rollback, unlabel
 from flows.cli_package import package
 from flows.cli_predict import predict
 from flows.cli_registry import list_, show
+from flows.cli_render import render
+from flows.cli_sync import sync
 from flows.cli_verify import verify
 from model_registry import __version__
 
@@ -43,5 +45,7 @@ main.add_command(rollback)
 main.add_command(unlabel)
 main.add_command(retire)
 main.add_command(gc)
+main.add_command(sync)
+main.add_command(render)
 main.add_command(predict)
 main.add_command(doctor)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from model_registry import paths
 from model_registry.errors import InvalidInputError, NotFoundError, StorageError
+from model_registry.fetching import fetch
+from model_registry.paths import Reference
 from model_registry.payload import open_file
 from model_registry.servable import NATIVE, PayloadFile, ServableVersion, Signature, Variant
 from model_registry.storage import ObjectStore
@@ -19,7 +22,6 @@ from tasks.model_process.messages import PREDICT, Answered, PredictPlan
 DEFAULT_SIGNATURE = "serving_default"
 MAX_ANSWER_BYTES = 1 << 30
 TIMEOUT = 600.0  # seconds for loading and answering, TensorFlow's import among them
-_TRANSFERS = 8
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,26 @@ class Prediction:
     recorded: bool
 
 
-def choose_signature(version: ServableVersion, name: str | None) -> Signature:
+def choose_signature(reference: Reference, signatures: Sequence[Signature], name: str | None) -> Signature:
     """The signature to ask: the one named, else `serving_default`, else the only one.
+
+    Args:
+        reference: Whose they are, for the message.
+        signatures: What there is.
+        name: Which one, or None.
 
     Raises:
         NotFoundError: If there is none of that name.
         InvalidInputError: If one has to be named.
     """
-    names = [signature.name for signature in version.signatures]
+    names = [signature.name for signature in signatures]
     if name is None:
         name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in names or len(names) != 1 else names[0]
         if name not in names:
-            raise InvalidInputError(
-                f"{version.model}:{version.version} has no {name!r}; it has {', '.join(names)}", hint="give --signature"
-            )
-    found = next((signature for signature in version.signatures if signature.name == name), None)
+            raise InvalidInputError(f"{reference} has no {name!r}; it has {', '.join(names)}", hint="give --signature")
+    found = next((signature for signature in signatures if signature.name == name), None)
     if found is None:
-        raise NotFoundError(
-            f"{version.model}:{version.version} has no signature {name!r}", hint=f"it has {', '.join(names)}"
-        )
+        raise NotFoundError(f"{reference} has no signature {name!r}", hint=f"it has {', '.join(names)}")
     return found
 
 
@@ -83,7 +86,7 @@ def predict(
         NotFoundError: If there is no such signature or variant.
         StorageError: If the files are not what the manifest says.
     """
-    asked = choose_signature(version, signature)
+    asked = choose_signature(Reference(version.model, version.version), version.signatures, signature)
     files = version.variant(variant)
     if files is None:
         raise NotFoundError(
@@ -128,18 +131,7 @@ def verified_files(store: ObjectStore, version: ServableVersion, variant: Varian
     """
     prefix = paths.payload(version.model, variant.name, version.version)
     local = "://" not in store.uri
-
-    def check(file: PayloadFile) -> None:
-        key = paths.check_key(prefix + file.path)
-        try:
-            found = store.digest(key) if local else store.download(key, destination / file.path)
-        except NotFoundError:
-            raise _damaged(version, file, "it is gone") from None
-        if (found.bytes, found.sha256) != (file.bytes, file.sha256):
-            raise _damaged(version, file, f"{found.bytes:,} bytes, sha256 {found.sha256[:12]}")
-
-    with ThreadPoolExecutor(_TRANSFERS, thread_name_prefix="fetch") as pool:
-        list(pool.map(check, variant.files))
+    fetch(store, prefix, variant.files, None if local else destination, partial(_damaged, version))
     return Path(store.uri_of(prefix)) if local else destination
 
 

@@ -16,17 +16,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from model_registry.errors import FormatError
 
 _HEADER = "# Written by slipway sync, which writes it anew: edit the labels in the registry instead.\n"
+_ENTRY = """\
+  config {{
+    name: {name}
+    base_path: {base_path}
+    model_platform: "tensorflow"
+    model_version_policy {{
+      specific {{
+{versions}      }}
+    }}
+{labels}  }}
+"""
 _MODEL = re.compile(
-    r'  config \{\n    name: (?P<name>"[^\n]*")\n    base_path: (?P<base_path>"[^\n]*")\n    model_platform: "tensorflow"\n'
-    r"    model_version_policy \{\n      specific \{\n(?P<versions>(?:        versions: \d{1,18}\n)+)      \}\n    \}\n"
-    r"(?P<labels>(?:    version_labels \{ key: \"[^\n]*\" value: \d{1,18} \}\n)*)  \}\n"
+    re.escape(_ENTRY.format(name="NAME", base_path="BASE", versions="VERSIONS", labels="LABELS"))
+    .replace("NAME", r'(?P<name>"[^\n]*")')
+    .replace("BASE", r'(?P<base_path>"[^\n]*")')
+    .replace("VERSIONS", r"(?P<versions>(?: *versions: [0-9]{1,18}\n)+)")
+    .replace("LABELS", r'(?P<labels>(?: *version_labels \{ key: "[^\n]*" value: [0-9]{1,18} \}\n)*)')
 )
-_VERSION = re.compile(r"versions: (\d+)")
-_LABEL = re.compile(r'version_labels \{ key: ("[^\n]*") value: (\d+) \}')
+_VERSION = re.compile(r"versions: ([0-9]+)")
+_LABEL = re.compile(r'version_labels \{ key: ("[^\n]*") value: ([0-9]+) \}')
 
 
 @dataclass(frozen=True)
@@ -46,15 +60,18 @@ class ServedModel:
     labels: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.versions or list(self.versions) != sorted({*self.versions}):
-            raise ValueError(f"{self.name}: expected ascending versions, at least one, found {self.versions}")
+        if list(self.versions) != sorted({*self.versions}) or not self.versions or self.versions[0] < 1:
+            raise ValueError(f"{self.name}: expected ascending versions from 1, at least one, found {self.versions}")
         if unknown := {*self.labels.values()} - {*self.versions}:
             raise ValueError(f"{self.name}: a label names {min(unknown)}, which is not among {self.versions}")
 
 
 def to_text(models: Iterable[ServedModel]) -> str:
     """The file's content, the models and labels sorted by name, so that the same set always makes the same bytes."""
-    entries = "".join(map(_entry, sorted(models, key=lambda model: model.name)))
+    by_name = sorted(models, key=lambda model: model.name)
+    if twice := {one.name for one, other in pairwise(by_name) if one.name == other.name}:
+        raise ValueError(f"{min(twice)}: expected one entry, found more")
+    entries = "".join(map(_entry, by_name))
     return f"{_HEADER}model_config_list {{\n{entries}}}\n"
 
 
@@ -68,8 +85,8 @@ def from_text(text: str, *, path: str) -> tuple[ServedModel, ...]:
     Raises:
         FormatError: If it is anything else.
     """
-    models = tuple(map(_read, _MODEL.finditer(text)))
     try:
+        models = tuple(map(_read, _MODEL.finditer(text)))
         if to_text(models) == text:
             return models
     except ValueError as error:
@@ -86,27 +103,20 @@ def _entry(model: ServedModel) -> str:
         f"    version_labels {{ key: {_quoted(label)} value: {version} }}\n"
         for label, version in sorted(model.labels.items())
     )
-    return (
-        f"  config {{\n    name: {_quoted(model.name)}\n    base_path: {_quoted(model.base_path)}\n"
-        f'    model_platform: "tensorflow"\n    model_version_policy {{\n      specific {{\n{versions}      }}\n    }}\n'
-        f"{labels}  }}\n"
-    )
+    return _ENTRY.format(name=_quoted(model.name), base_path=_quoted(model.base_path), versions=versions, labels=labels)
 
 
 def _read(found: re.Match[str]) -> ServedModel:
-    try:
-        return ServedModel(
-            name=_unquoted(found["name"]),
-            base_path=_unquoted(found["base_path"]),
-            versions=tuple(int(version) for version in _VERSION.findall(found["versions"])),
-            labels={_unquoted(label): int(version) for label, version in _LABEL.findall(found["labels"])},
-        )
-    except ValueError:  # the text as a whole is refused then
-        return ServedModel("?", "?", (0,))
+    return ServedModel(
+        name=_unquoted(found["name"]),
+        base_path=_unquoted(found["base_path"]),
+        versions=tuple(int(version) for version in _VERSION.findall(found["versions"])),
+        labels={_unquoted(label): int(version) for label, version in _LABEL.findall(found["labels"])},
+    )
 
 
 def _quoted(text: str) -> str:
-    r"""A string of the text format: octal escapes of UTF-8 bytes, of which `\"` and `\\` are the readable ones."""
+    """A string of the text format: UTF-8, and in octal what is not printable ASCII, a quote or a backslash."""
     escaped = "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:03o}" for byte in text.encode()
     )

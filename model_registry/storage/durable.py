@@ -20,8 +20,8 @@ from model_registry.servable import PayloadFile
 ATTEMPTS = 20
 
 _REASONS = {
-    errno.ENOSPC: ("no space is left there", "free some space where the registry lies"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space where the registry lies"),
+    errno.ENOSPC: ("no space is left there", "free some space there"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space there"),
     errno.EACCES: ("permission is denied", "check the owner and the mode of the directory"),
     errno.EPERM: ("the operation is not permitted", "check the owner and the attributes of the directory"),
     errno.EROFS: ("the file system is mounted read-only", "mount it read-write, or name another registry"),

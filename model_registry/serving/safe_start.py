@@ -1,0 +1,84 @@
+"""What models.config says while no server answers: what one may be started with. Pure.
+
+A version that cannot be loaded ends a server that starts with it, and every model with it. So the file names what this
+server had AVAILABLE before, and nothing else but at the very first start, where there is no such thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from model_registry.serving.model_config import ServedModel
+from model_registry.serving.situation import Situation, Verdict
+from model_registry.serving.sync_state import Remembered
+
+
+def prepare(
+    remembered: Remembered | None,
+    wanted: Mapping[str, int] | None,
+    verified: frozenset[int],
+    *,
+    first: bool,
+    name: str,
+    base_path: str,
+) -> ServedModel | None:
+    """What the file says of a model before a server starts, and while no agent is running.
+
+    Args:
+        remembered: What was written of it last; None if nothing.
+        wanted: The version that each label names in the registry; None if that could not be read.
+        verified: The versions on this disk of which every byte was verified.
+        first: Whether no version of any model was ever AVAILABLE here (`AgentMemory.first`): then the labels'
+            versions are tried.
+        name: The model's.
+        base_path: Where its versions lie, as the server sees it.
+    """
+    remembered = remembered or Remembered()
+    labels = {
+        label: version
+        for label, version in ((wanted or {}) if first else remembered.labels).items()
+        if version in verified and version not in remembered.failed and (wanted is None or label in wanted)
+    }
+    return ServedModel(name, base_path, tuple(sorted({*labels.values()})), labels) if labels else None
+
+
+def withdraw(situation: Situation) -> Verdict:
+    """What the file says while the server is silent, which may be because it died of a version (rules 4 and 6)."""
+    seen, remembered, progress = situation.seen, situation.remembered, situation.progress
+    silent, labels = progress.silent, _safe_labels(situation, unproven=True)
+    if silent is None or labels != situation.labels:
+        silent = seen.now
+    elif seen.now - silent >= situation.settings.load_timeout:
+        labels = _safe_labels(situation, unproven=False)
+    suspects = {*situation.listed} & {*situation.goal.values()}
+    suspects -= {*situation.labels.values()} | {*remembered.loaded}
+    strikes = {**remembered.strikes, **{version: remembered.strikes.get(version, 0) + 1 for version in suspects}}
+    failed = {
+        version: f"the server went away {count} times while it was to load this version"
+        for version, count in strikes.items()
+        if count >= situation.settings.strikes
+    }
+    return Verdict(
+        listed=frozenset(labels.values()),
+        labels=labels,
+        remembered=replace(
+            remembered,
+            strikes={version: count for version, count in strikes.items() if version not in failed},
+            failed={**remembered.failed, **failed},
+        ),
+        progress=replace(progress, stays={}, answers={}, asked=frozenset(labels), confirmed=None, silent=silent),
+    )
+
+
+def _safe_labels(situation: Situation, *, unproven: bool) -> dict[str, int]:
+    """The labels as they are, or else as remembered; also of a version that was never AVAILABLE, if `unproven`."""
+    remembered, found = situation.remembered, {}
+    for label in {*situation.labels, *remembered.labels} & {*situation.goal}:
+        known = remembered.labels.get(label)
+        for version in (situation.labels.get(label), known):
+            whole = version in situation.seen.here and version not in remembered.failed
+            if version is not None and whole and (unproven or version == known or version in remembered.loaded):
+                found[label] = version
+                break
+    return found

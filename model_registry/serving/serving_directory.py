@@ -1,0 +1,262 @@
+"""The directory that an agent fills and a server reads.
+
+models.config                              the one channel to the server, replaced whole
+models/<model>/<version>/...               a payload; its name is a number only once all of it is verified and on disk
+models/<model>/.incoming-<version>-<hex>/  on its way in; a server ignores the name
+models/<model>/.leaving-<version>-<hex>/   on its way out
+.slipway/lock                              held by the one agent that fills the directory
+.slipway/agent.json                        what the agent remembers
+.slipway/versions/<model>/<version>.json   which variant lies there, so that a restart verifies it without the registry
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from model_registry.documents import SCHEMA_VERSION, read
+from model_registry.errors import ConflictError, FormatError, InvalidInputError, StorageError
+from model_registry.paths import check_key, check_model_name
+from model_registry.payload import hash_files, walk_files
+from model_registry.servable import Variant
+from model_registry.serving.owned_directory import ANYBODY_READS, OwnedDirectory, translated
+from model_registry.storage.durable import prepare_tree, remove_directory
+from model_registry.storage.local_links import is_linked
+
+MODELS = "models"
+CONFIG = "models.config"
+
+_OWN = ".slipway"
+MEMORY = f"{_OWN}/agent.json"
+_MARKERS = f"{_OWN}/versions"
+_LOCK = f"{_OWN}/lock"
+_INCOMING, _LEAVING = ".incoming-", ".leaving-"
+_TEMPORARY = re.compile(r"\.slipway-[0-9a-f]{16}\.tmp")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """Which variant lies in a version's directory."""
+
+    variant: Variant
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+
+_MARKER = TypeAdapter(_Marker)
+
+
+class ServingDirectory:
+    """The directory. Methods raise StorageError where the disk fails, or a symbolic link lies in the way."""
+
+    def __init__(self, root: Path) -> None:
+        """Makes the directory where it is missing, and locks it.
+
+        Args:
+            root: Its path.
+
+        Raises:
+            ConflictError: If another agent has it.
+        """
+        self._place = OwnedDirectory(root)
+        self.root = self._place.root
+        self._markers: dict[tuple[str, int], Variant] = {}
+        for name in (MODELS, _OWN, _MARKERS):
+            self._place.make(name)
+        self._lock: int | None = self._place.lock(_LOCK)
+
+    def close(self) -> None:
+        """Lets another agent have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def clear(self) -> None:
+        """Removes what an agent that ended early left half-done: nobody else works here."""
+        for model in self._place.children(MODELS):
+            for name in self._place.children(f"{MODELS}/{model}"):
+                if name.startswith((_INCOMING, _LEAVING)):
+                    self._place.remove(f"{MODELS}/{model}/{name}")
+        for folder in ("", _OWN, *(f"{_MARKERS}/{model}" for model in self._place.children(_MARKERS))):
+            for name in self._place.children(folder):
+                if _TEMPORARY.fullmatch(name):
+                    self._place.remove(f"{folder}/{name}".lstrip("/"))
+        self._forget_what_is_gone()
+
+    def path(self, model: str, version: int) -> Path:
+        """Where a version lies, or will."""
+        return self.root / MODELS / check_model_name(model) / str(version)
+
+    def here(self) -> dict[str, dict[int, Variant]]:
+        """The versions that lie here whole, as far as their files' names and sizes tell, by model."""
+        found: dict[str, dict[int, Variant]] = {}
+        for model in self._place.children(_MARKERS):
+            for name in self._place.children(f"{_MARKERS}/{model}"):
+                number = name.removesuffix(".json")
+                if _VERSION.fullmatch(number) and (variant := self.variant(model, int(number))):
+                    found.setdefault(model, {})[int(number)] = variant
+        return found
+
+    def variant(self, model: str, version: int) -> Variant | None:
+        """The variant that lies under a version's number, or None where it does not lie there whole."""
+        variant = self._marker(model, version)
+        return variant if variant and self._looks_whole(self.path(model, version), variant) else None
+
+    def verify(self, model: str, version: int, variant: Variant) -> bool:
+        """Whether exactly the files of a variant lie under a version's number; reads every byte."""
+        directory = self.path(model, version)
+        try:
+            if is_linked(self.root, f"{MODELS}/{model}/{version}"):
+                return False
+            names = sorted(walk_files(directory))
+            expected = {file.path: file for file in variant.files}
+            return names == sorted(expected) and {*hash_files(directory, names)} == {*expected.values()}
+        except (InvalidInputError, StorageError):  # gone, a link, or a file that cannot be read
+            return False
+
+    def occupied(self, model: str, version: int) -> bool:
+        """Whether anything at all has a version's name."""
+        return os.path.lexists(self.path(model, version))
+
+    def is_own(self, model: str, version: int) -> bool:
+        """Whether an agent put there what has a version's name."""
+        return self._marker(model, version) is not None
+
+    def incoming(self, model: str, version: int) -> Path:
+        """Makes a directory for a version on its way here."""
+        check_model_name(model)
+        self._place.make(f"{MODELS}/{model}")
+        return self._place.make(f"{MODELS}/{model}/{_INCOMING}{version}-{secrets.token_hex(4)}")
+
+    def commit(self, incoming: Path, model: str, version: int, variant: Variant) -> None:
+        """Gives a verified directory its number, once everything in it is on the disk.
+
+        Raises:
+            ConflictError: If something has the number.
+        """
+        target = self.path(model, version)
+        with translated(target):
+            prepare_tree(incoming, ANYBODY_READS)
+        if os.path.lexists(target):
+            raise ConflictError(
+                f"{target} is there already, and this agent did not put it there",
+                hint="see what it is, and remove it: the agent brings what the registry has",
+            )
+        self.note(model, version, variant)  # before the rename: a number without a note would be a stranger's
+        self._place.move(f"{MODELS}/{model}/{incoming.name}", f"{MODELS}/{model}/{version}")
+
+    def abandon(self, incoming: Path) -> None:
+        """Removes what was on its way here, as far as the disk lets us."""
+        shutil.rmtree(incoming, ignore_errors=True)
+
+    def take_over(self, model: str, version: int, variant: Variant) -> None:
+        """Makes a verified directory that has its number already, from before the notes were lost, as ours are."""
+        path = self.path(model, version)
+        with translated(path):
+            prepare_tree(path, ANYBODY_READS)
+        self.note(model, version, variant)
+
+    def note(self, model: str, version: int, variant: Variant) -> None:
+        """Notes which variant lies under a version's number, or will in a moment."""
+        folder = f"{_MARKERS}/{check_model_name(model)}"
+        self._place.make(folder)
+        data = _MARKER.dump_json(_Marker(variant), indent=2) + b"\n"
+        self._place.replace(f"{folder}/{version}.json", data)
+        self._markers[model, version] = variant
+
+    def discard(self, model: str, version: int) -> None:
+        """Removes a version. Its number goes first, by a rename: a server never sees half of it."""
+        number = f"{MODELS}/{check_model_name(model)}/{version}"
+        if os.path.lexists(self.root / number):
+            self._place.move(number, f"{MODELS}/{model}/{_LEAVING}{version}-{secrets.token_hex(4)}")
+        self._place.remove(f"{_MARKERS}/{model}/{version}.json")
+        self._markers.pop((model, version), None)
+        for name in self._place.children(f"{MODELS}/{model}"):
+            if name.startswith(f"{_LEAVING}{version}-"):
+                self._place.remove(f"{MODELS}/{model}/{name}")
+
+    def free(self) -> int:
+        """Bytes that an ordinary user may still write."""
+        with translated(self.root):
+            found = os.statvfs(self.root)
+            return found.f_bavail * found.f_frsize
+
+    def arrived(self, model: str) -> int:
+        """Bytes that lie in a model's directories on their way in."""
+        total = 0
+        for name in self._place.children(f"{MODELS}/{model}"):
+            if name.startswith(_INCOMING):
+                for folder, _, files in os.walk(self.root / MODELS / model / name):
+                    for file in files:
+                        with suppress(OSError):
+                            total += os.lstat(f"{folder}/{file}").st_blocks * 512
+        return total
+
+    def config(self) -> str | None:
+        """The text of models.config, or None where there is none."""
+        data = self._place.read(CONFIG)
+        try:
+            return data.decode() if data is not None else None
+        except UnicodeDecodeError:
+            raise FormatError(
+                f"{self.root / CONFIG} is not as slipway sync writes it: it is no UTF-8",
+                hint="the agent owns this file; remove it",
+            ) from None
+
+    def write_config(self, text: str) -> None:
+        """Replaces models.config whole."""
+        self._place.replace(CONFIG, text.encode())
+
+    def memory(self) -> bytes | None:
+        """What was remembered, or None."""
+        return self._place.read(MEMORY)
+
+    def write_memory(self, data: bytes) -> None:
+        """Replaces what is remembered."""
+        self._place.replace(MEMORY, data)
+
+    def _forget_what_is_gone(self) -> None:
+        """Removes notes of versions that are not here, and directories of models that have none."""
+        for model in self._place.children(_MARKERS):
+            for name in self._place.children(f"{_MARKERS}/{model}"):
+                if not os.path.lexists(self.root / MODELS / model / name.removesuffix(".json")):
+                    self._place.remove(f"{_MARKERS}/{model}/{name}")
+        for folder in (MODELS, _MARKERS):
+            for model in self._place.children(folder):
+                remove_directory(self.root / folder / model)
+
+    def _marker(self, model: str, version: int) -> Variant | None:
+        if found := self._markers.get((model, version)):
+            return found
+        with suppress(FormatError, InvalidInputError):  # then what lies there is nobody's
+            name = f"{_MARKERS}/{check_model_name(model)}/{version}.json"
+            data = self._place.read(name)
+            if data is None:
+                return None
+            variant = read(_MARKER, data, key=str(self.root / name), what="a note of slipway sync").variant
+            for file in variant.files:
+                check_key(f"{MODELS}/{model}/{version}/{file.path}")
+            self._markers[model, version] = variant
+            return variant
+        return None
+
+    def _looks_whole(self, directory: Path, variant: Variant) -> bool:
+        try:
+            for path in (directory.parent, directory):
+                if not stat.S_ISDIR(path.lstat().st_mode):
+                    return False
+            for file in variant.files:
+                found = os.lstat(f"{directory}/{file.path}")
+                if not stat.S_ISREG(found.st_mode) or found.st_size != file.bytes:
+                    return False
+        except OSError:
+            return False
+        return bool(variant.files)
