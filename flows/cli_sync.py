@@ -159,16 +159,20 @@ def sync(
 
 def _once(agent: SyncAgent, signals: set[signal.Signals], *, asking: bool, as_json: bool) -> None:
     from model_registry.errors import StorageError
-    from model_registry.serving.settling import settle
+    from model_registry.serving.settling import is_well, settle
 
-    def work(stop: threading.Event) -> AgentReport:
-        return settle(agent, stop) if asking and agent.server_answers() else agent.prepare()
+    def work(stop: threading.Event) -> tuple[AgentReport, bool]:
+        if asking and agent.server_answers():
+            report = settle(agent, stop)
+            return report, is_well(report)
+        return agent.prepare(), True
 
-    report, asked = _until_asked(work, signals)
-    if asked or report is None:
+    answer, asked = _until_asked(work, signals)
+    if asked or answer is None:
         click.echo(f"ended by {asked.name if asked else 'a signal'}", err=True)
         raise click.exceptions.Exit(128 + (asked or signal.SIGTERM))
-    if asking and report.server_reachable and not (report.settled and not report.registry_problem):
+    report, well = answer
+    if not well:
         error = StorageError("\n".join(["not everything is served as the labels want it", *report.obstacles()]))
         if not as_json:
             raise error

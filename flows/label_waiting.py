@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,11 @@ from flows.agent_checks import require_following, require_not_given_up
 from flows.tables import printable
 from model_registry.catalog import Catalog
 from model_registry.errors import ConflictError, NotFoundError, SlipwayError, StorageError
-from model_registry.parallel import in_parallel
 from model_registry.serving.agent_client import AgentClient
 from model_registry.serving.awaited_label import AwaitedLabel, Standing, standing
 from model_registry.serving.sync_report import AgentReport
 
+_ANSWER = 5.0  # seconds that an agent has for one
 _LOOK = 0.5  # seconds between two looks at an agent
 _NAP = 3600.0  # seconds; what a thread can wait for is bounded
 _WORDS = 600
@@ -64,7 +65,7 @@ class LabelWait:
         Args:
             registry: Where the label moves.
             urls: The agents.
-            timeout: Seconds that all of them have together, from the move on.
+            timeout: Seconds that all of them have together, from the move on; and before it, to be checked.
             retry: Whether a load that failed is tried again, once for each agent.
 
         Raises:
@@ -73,7 +74,7 @@ class LabelWait:
         self._registry = registry
         self._timeout = timeout
         self._retry = retry
-        clients = [AgentClient(url) for url in urls]
+        clients = [AgentClient(url, timeout=min(timeout, _ANSWER)) for url in urls]
         self._agents = list({client.url: _Agent(client) for client in clients}.values())
 
     def check(self, model: str, label: str, *, version: int | None) -> None:
@@ -91,7 +92,9 @@ class LabelWait:
             FormatError: If something else answers.
             SlipwayError: If its server could not load the version, and is not asked to try again.
         """
-        for agent, answer in zip(self._agents, in_parallel(_ask, self._agents), strict=True):
+        with ThreadPoolExecutor(len(self._agents)) as pool:  # a thread each, so that together they take no longer
+            answers = list(pool.map(_ask, self._agents))
+        for agent, answer in zip(self._agents, answers, strict=True):
             url = agent.client.url
             if isinstance(answer, AgentReport):
                 agent.name = answer.agent

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import json
-import time
-import urllib.error
-import urllib.request
-from typing import Any
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from model_registry.errors import (
@@ -19,6 +15,7 @@ from model_registry.errors import (
     SlipwayError,
     StorageError,
 )
+from model_registry.serving.bounded_http import Answer, BoundedHttp, TooLargeError, words
 from model_registry.serving.sync_report import AgentReport
 
 _ANSWER_BYTES = 16 * 1024 * 1024
@@ -40,16 +37,14 @@ class AgentClient:
 
         Args:
             url: `http://HOST:PORT`, or https, with a path where a proxy puts the agent below one.
-            timeout: Seconds that an answer may take.
+            timeout: Seconds from the first attempt to connect to the last byte of an answer.
 
         Raises:
             InvalidInputError: If the URL is none of this kind.
         """
         self.url = _checked(url)
-        self._timeout = timeout
-        host = urlsplit(self.url).hostname or ""
-        proxies = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
-        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
+        far = not is_loopback(urlsplit(self.url).hostname or "")
+        self._http = BoundedHttp(timeout=timeout, limit=_ANSWER_BYTES, proxied=far)
 
     def report(self) -> AgentReport:
         """How things stand there.
@@ -75,46 +70,26 @@ class AgentClient:
         self._ask("/retry", json.dumps({"model": model, "version": version}).encode())
 
     def _ask(self, path: str, body: bytes | None = None) -> bytes:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        request = urllib.request.Request(self.url + path, data=body, headers=headers)  # noqa: S310 - checked above
         try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                return self._read(response)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(path, error) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            told = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-            raise StorageError(f"{self.url} does not answer: {told}", transient=True) from None
+            answer = self._http.ask(self.url + path, body)
+        except TooLargeError:
+            raise FormatError(
+                f"{self.url} answers with more than {_ANSWER_BYTES} bytes: expected a status of an agent"
+            ) from None
+        except OSError as error:
+            raise StorageError(f"{self.url} does not answer: {words(error)}", transient=True) from error
+        if answer.status // 100 != 2:
+            raise self._refusal(path, answer)
+        return answer.body
 
-    def _read(self, response: Any) -> bytes:
-        """The body, within a size and a time that no sender of single bytes can stretch."""
-        deadline = time.monotonic() + self._timeout
-        parts: list[bytes] = []
-        size = 0
-        while part := response.read1(65536):
-            parts.append(part)
-            size += len(part)
-            if size > _ANSWER_BYTES:
-                raise FormatError(
-                    f"{self.url} answers with more than {_ANSWER_BYTES} bytes: expected a status of an agent"
-                )
-            if time.monotonic() > deadline:
-                raise TimeoutError("it answers too slowly")
-        return b"".join(parts)
-
-    def _refusal(self, path: str, error: urllib.error.HTTPError) -> SlipwayError:
-        try:
-            said = error.read(_SHOWN * 4).decode(errors="replace").strip()[:_SHOWN]
-        except (OSError, http.client.HTTPException):
-            said = ""
-        message = f"{self.url}{path} answers {error.code}: {said or error.reason}"
-        if path == "/retry" and error.code == http.client.NOT_FOUND:
+    def _refusal(self, path: str, answer: Answer) -> SlipwayError:
+        said = answer.body[: _SHOWN * 4].decode(errors="replace").strip()[:_SHOWN]
+        message = f"{self.url}{path} answers {answer.status}: {said or answer.reason}"
+        if path == "/retry" and answer.status == HTTPStatus.NOT_FOUND:
             return NotFoundError(message)
-        if path == "/retry" and error.code == http.client.CONFLICT:
+        if path == "/retry" and answer.status == HTTPStatus.CONFLICT:
             return ConflictError(message)
-        if error.code >= http.client.INTERNAL_SERVER_ERROR:
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return StorageError(message, transient=True)
         return StorageError(message, hint=_EXPECTED)
 
@@ -125,13 +100,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """No agent sends anybody elsewhere."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
 
 
 def _checked(url: str) -> str:

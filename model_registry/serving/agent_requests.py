@@ -6,7 +6,6 @@ import io
 import ipaddress
 import logging
 import re
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, SlipwayError
 from model_registry.servable import Version
+from model_registry.serving.bounded_http import BoundedReader, TooLargeError
 from model_registry.serving.sync_metrics import CONTENT_TYPE, SyncMetrics
 from model_registry.serving.sync_report import AgentReport
 
@@ -71,33 +71,6 @@ class _Answer:
     content_type: str
 
 
-class _TooLargeError(Exception):
-    """More came than a request has."""
-
-
-class _BoundedReader(io.RawIOBase):
-    """Reads a connection up to a time and a size. A timeout for each read would let a slow caller stay for ever."""
-
-    def __init__(self, connection: socket.socket, *, deadline: float, limit: int) -> None:
-        self._connection = connection
-        self._deadline = deadline
-        self._left = limit
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self._left <= 0:
-            raise _TooLargeError
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left)
-        count = self._connection.recv_into(buffer, min(len(buffer), self._left))
-        self._left -= count
-        return count
-
-
 class AgentRequestHandler(BaseHTTPRequestHandler):
     """Answers one request over HTTP/1.0, where the connection ends with it."""
 
@@ -129,14 +102,14 @@ class AgentRequestHandler(BaseHTTPRequestHandler):
         """Bounds what the connection may take."""
         super().setup()
         self.rfile.close()
-        reader = _BoundedReader(self.connection, deadline=time.monotonic() + _SECONDS, limit=_REQUEST_BYTES)
+        reader = BoundedReader(self.connection, deadline=time.monotonic() + _SECONDS, limit=_REQUEST_BYTES)
         self.rfile = io.BufferedReader(reader)
 
     def handle(self) -> None:
         """Answers, or says that too much came."""
         try:
             super().handle()
-        except _TooLargeError:
+        except TooLargeError:
             self.requestline, self.request_version = "", "HTTP/1.0"
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has at most {_REQUEST_BYTES} bytes")
 
@@ -192,7 +165,7 @@ class AgentRequestHandler(BaseHTTPRequestHandler):
     def _carefully(self, answer: Callable[[], _Answer]) -> _Answer:
         try:
             return answer()
-        except (TimeoutError, _TooLargeError):  # the body did not come, or too much of it
+        except (TimeoutError, TooLargeError):  # the body did not come, or too much of it
             raise
         except SlipwayError as error:
             return _said(_STATUS.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR), str(error))

@@ -54,10 +54,14 @@ def standing(report: AgentReport, awaited: AwaitedLabel) -> Standing:
     if model.wanted.get(awaited.label) != awaited.version:
         found = model.wanted.get(awaited.label)
         return Standing("moved", f"is told that {awaited} names {f'{awaited.model}:{found}' if found else 'nothing'}")
+    if version and version.differs:
+        return Standing("failed", f"{named} {version.why}")
     if report.server_reachable and model.serving.get(awaited.label) == awaited.version:
         return Standing("serving", f"answers {awaited.label} with {named}")
     if version and version.state == "FAILED":
         return _failed(version, named)
+    if report.disk_problem:
+        return Standing("waiting", f"cannot keep up {report.destination}: {report.disk_problem}")
     if not report.server_reachable:
         return Standing("waiting", f"its server at {report.server} does not answer")
     if version is None:

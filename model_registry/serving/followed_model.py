@@ -31,7 +31,11 @@ class FollowedModel:
         problem: Why it could not be read since; empty if it could.
         here: What lies on the disk.
         server: What the server said of its versions; None where it was silent.
-        decision: What was decided last.
+        decision: What was decided last, and written down.
+        keep: The versions whose directories were to stay at the last look, written down or not; None before the first.
+        answers: The version that the server answers with under each label.
+        counted_on: The labels under which the server is to answer for as long as they are wanted: it did before, or
+            models.config named them when the agent began.
     """
 
     name: str
@@ -44,6 +48,9 @@ class FollowedModel:
     here: Mapping[int, Variant] = field(default_factory=dict)
     server: tuple[VersionStatus, ...] | None = None
     decision: Decision | None = None
+    keep: frozenset[int] | None = None
+    answers: Mapping[str, int] = field(default_factory=dict)
+    counted_on: frozenset[str] = frozenset()
 
     @property
     def matters(self) -> bool:
@@ -106,9 +113,15 @@ class FollowedModel:
             stagger=max((settings.turn(self.name, version) for version in coming), default=0.0),
         )
         path = settings.model_path(self.name)
-        return reconciling.decide(
+        decision = reconciling.decide(
             self.config, self.remembered, self.progress, seen, rules, name=self.name, base_path=path
         )
+        self.keep = decision.keep | {*self.remembered.labels.values()}
+        self.answers = decision.serving
+        self.counted_on |= self.answers.keys()
+        if wanted is not None:
+            self.counted_on &= wanted.keys()
+        return decision
 
     def is_right(self, version: int, variant: Variant, settings: SyncSettings) -> bool:
         """Whether what lies under a version's number is what would be brought there today."""
@@ -139,36 +152,58 @@ class FollowedModel:
     def unneeded(self) -> frozenset[int]:
         """The versions on the disk that no models.config names, no server has and no label wants."""
         wanted = self.look.wanted
-        if wanted is None or self.problem or self.decision is None:
+        if wanted is None or self.problem or self.keep is None:
             return frozenset()
-        needed = {*self.decision.keep, *wanted.values(), *(self.config.versions if self.config else ())}
+        needed = {*self.keep, *wanted.values(), *(self.config.versions if self.config else ())}
         return frozenset(version for version in self.here if version not in needed and not self.in_use(version))
 
-    def report(self, running: Mapping[int, str], failures: Mapping[int, str]) -> ModelReport:
+    def report(self, running: Mapping[int, str], failures: Mapping[int, str], *, disk_problem: str = "") -> ModelReport:
         """How it stands.
 
         Args:
             running: The versions that are being downloaded, and which variant of each.
             failures: Those whose download failed, and why.
+            disk_problem: What of it could not be looked at or removed.
         """
         return ModelReport(
             revision=max(self.look.revision, self.remembered.revision),
             wanted=dict(self.look.wanted or {}),
-            serving=dict(self.decision.serving) if self.decision else {},
+            serving=dict(self.answers),
             versions=tuple(self._told(one, running, failures) for one in self.decision.versions)
             if self.decision
             else (),
             problem=self.problem,
+            disk_problem=disk_problem,
         )
 
     def _told(self, one: VersionReport, running: Mapping[int, str], failures: Mapping[int, str]) -> VersionReport:
         """A version's report, with what only the disk and the registry know."""
-        if one.version in self.here:
+        if self.config and one.version in self.config.versions and one.version in self.here:
+            return self._held_against_the_registry(one, self.here[one.version])
+        if one.version in self.here and one.version not in running and one.state != "WAITING":
             return replace(one, variant=self.here[one.version].name)
         if one.version in running:
             return replace(one, state="DOWNLOADING", variant=running[one.version])
         why = self.look.refused.get(one.version) or failures.get(one.version, "")
         return replace(one, state="FAILED", why=why) if why and one.state == "WAITING" else one
+
+    def _held_against_the_registry(self, one: VersionReport, lying: Variant) -> VersionReport:
+        """The report of a version that the server may have loaded: so it is not replaced, whatever it is.
+
+        Another variant of the version is what the label names all the same; other bytes are not.
+        """
+        one, today = replace(one, variant=lying.name), self.look.variants.get(one.version)
+        published = self.look.published.get(one.version, (lying,))
+        differs = not any(same(lying, variant) for variant in published)
+        if one.state == "FAILED" or not (differs or (today and not same(lying, today))):
+            return one
+        there = ", ".join(map(_shown, published)) if differs or not today else _shown(today)
+        why = f"lies here as {_shown(lying)}, the registry has {there}; it is replaced once no label names it"
+        return replace(one, differs=differs, why=why if differs else one.why or why)
+
+
+def _shown(variant: Variant) -> str:
+    return f"{variant.name} {variant.digest[:12]}"
 
 
 def same(one: Variant, other: Variant) -> bool:

@@ -6,17 +6,19 @@ be a symbolic link.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from model_registry.errors import ConflictError, StorageError
 from model_registry.storage.durable import rename, sync_directory, temporary_name, write_durably
 from model_registry.storage.durable import translated as in_our_words
-from model_registry.storage.local_links import refuse_links
+from model_registry.storage.local_links import is_linked, refuse_links
 
 ANYBODY_READS = 0o755
 
@@ -31,6 +33,11 @@ def translated(path: Path) -> Iterator[None]:
         if isinstance(error.__cause__, OSError):
             error.hint = "see the disk there, and who may write to it"
         raise
+
+
+def is_full(error: StorageError) -> bool:
+    """Whether it failed for want of room."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class OwnedDirectory:
@@ -53,6 +60,14 @@ class OwnedDirectory:
                 return sorted(entry.name for entry in path.iterdir())
             except (FileNotFoundError, NotADirectoryError):
                 return []
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the directories in a directory, sorted. A link to one is none."""
+        return [name for name in self.children(folder) if self._mode(f"{folder}/{name}", stat.S_ISDIR)]
+
+    def links(self, folder: str) -> list[str]:
+        """The names of the symbolic links in a directory, sorted."""
+        return [name for name in self.children(folder) if self._mode(f"{folder}/{name}", stat.S_ISLNK)]
 
     def make(self, folder: str) -> Path:
         """Makes a directory and its parents."""
@@ -127,6 +142,25 @@ class OwnedDirectory:
                 os.close(descriptor)
                 raise
         return descriptor
+
+    def refuse_link(self, name: str) -> None:
+        """Refuses a name that is a link, or lies beyond one.
+
+        Raises:
+            StorageError: If it does.
+        """
+        if is_linked(self.root, name):
+            raise StorageError(
+                f"{self.root / name} is left alone: it is a symbolic link, or lies beyond one",
+                hint="replace the link by what it leads to, or remove it",
+            )
+
+    def _mode(self, name: str, kind: Callable[[int], bool]) -> bool:
+        with translated(self.root / name):
+            try:
+                return kind((self.root / name).lstat().st_mode)
+            except FileNotFoundError:  # it went in this moment
+                return False
 
     def _refuse_links(self, name: str) -> None:
         refuse_links(self.root, name)

@@ -26,6 +26,7 @@ class ModelLook:
         wanted: The version that each followed label names; None where that cannot be told.
         variants: What to bring of the wanted versions that can be brought.
         refused: Why the others cannot.
+        published: Every variant of the wanted versions whose manifest could be read.
         problem: Why `wanted` is None, or what else is wrong with the whole; empty if nothing is.
         out_of_reach: Whether it was the store that failed, not the document.
         listed: Whether the registry has the model, or it is followed by name.
@@ -35,9 +36,25 @@ class ModelLook:
     wanted: Mapping[str, int] | None = None
     variants: Mapping[int, Variant] = field(default_factory=dict)
     refused: Mapping[int, str] = field(default_factory=dict)
+    published: Mapping[int, tuple[Variant, ...]] = field(default_factory=dict)
     problem: str = ""
     out_of_reach: bool = False
     listed: bool = True
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What a manifest said.
+
+    Attributes:
+        revision: Of its model's state when it was read.
+        choice: The variant to bring, or why there is none.
+        variants: All there are.
+    """
+
+    revision: int
+    choice: Variant | str
+    variants: tuple[Variant, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,11 @@ class Look:
 
 
 class RegistryView:
-    """Looks at a registry, again and again; remembers the manifests of what is wanted, which never change."""
+    """Looks at a registry, again and again; remembers the manifests of what is wanted.
+
+    They never change. But somebody may put another registry in the place of this one: they are read again once for
+    each revision of the labels.
+    """
 
     def __init__(
         self,
@@ -76,7 +97,7 @@ class RegistryView:
         self._models = tuple(models)
         self._labels = frozenset(labels)
         self._variants = tuple(variants)
-        self._cache: dict[tuple[str, int], Variant | str] = {}
+        self._cache: dict[tuple[str, int], _Manifest] = {}
 
     def look(self, known: Mapping[str, int]) -> Look:
         """Reads each followed model's state, and the manifests that were not read before.
@@ -119,7 +140,9 @@ class RegistryView:
             )
         wanted = {label: version for label, version in state.labels.items() if label in (self._labels or state.labels)}
         numbers = sorted({*wanted.values()})
-        chosen = dict(zip(numbers, in_parallel(partial(self.choice, model), numbers), strict=True))
+        chosen = dict(
+            zip(numbers, in_parallel(partial(self.choice, model, revision=state.revision), numbers), strict=True)
+        )
         problem = ""
         if not state.revision and self._models:
             problem = f"{self._catalog.store.uri} has no label of it yet: promote a version"
@@ -128,13 +151,21 @@ class RegistryView:
             wanted,
             {version: choice for version, choice in chosen.items() if isinstance(choice, Variant)},
             {version: choice for version, choice in chosen.items() if isinstance(choice, str)},
+            {version: found.variants for version in numbers if (found := self._cache.get((model, version)))},
             problem,
         )
 
-    def choice(self, model: str, version: int) -> Variant | str:
-        """The variant to bring of a version, or the reason why there is none."""
-        if found := self._cache.get((model, version)):
-            return found
+    def choice(self, model: str, version: int, *, revision: int | None = None) -> Variant | str:
+        """The variant to bring of a version, or the reason why there is none.
+
+        Args:
+            model: Whose version.
+            version: Its number.
+            revision: Of the labels that name it; None for the last that was seen.
+        """
+        found = self._cache.get((model, version))
+        if found and revision in (None, found.revision):
+            return found.choice
         try:
             outcome = self._catalog.outcome(model, version)
         except SlipwayError as error:
@@ -147,7 +178,7 @@ class RegistryView:
             f"it has no variant {' or '.join(self._variants)}, only "
             f"{', '.join(variant.name for variant in outcome.variants)}; none is substituted",
         )
-        self._cache[model, version] = choice
+        self._cache[model, version] = _Manifest(revision or 0, choice, outcome.variants)
         return choice
 
     def _forget(self, found: Mapping[str, ModelLook]) -> None:

@@ -3,12 +3,13 @@
 `GET /v1/models/NAME` lists every version, whatever label is asked for; the version of a label is told by
 `/v1/models/NAME/labels/LABEL/metadata` alone, together with the signatures, which can be long: so labels are asked for
 only where the answer may have changed. Nothing the server says is trusted, and no proxy is ever asked.
+
+All that goes wrong is a transient StorageError; `is_refused` tells those after which nobody listens there from those
+of a server that may well be running, but answers slowly or strangely.
 """
 
 from __future__ import annotations
 
-import http.client
-import time
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -17,10 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from model_registry.errors import InvalidInputError, StorageError
 from model_registry.paths import check_label, check_model_name
+from model_registry.serving.bounded_http import BoundedHttp, TooLargeError, words
 from model_registry.serving.version_status import SERVER_STATES, ServerState, VersionStatus
 
 _LARGEST = 32 << 20  # bytes of an answer; the metadata of a model with many signatures has some
-_CHUNK = 1 << 16
 _WORDS = 2000  # characters of an error that are kept
 
 _Answer = TypeVar("_Answer")
@@ -63,39 +64,25 @@ _VERSIONS, _METADATA, _FAILURE = TypeAdapter(_Versions), TypeAdapter(_Metadata),
 
 
 class ServerStatus:
-    """One server."""
+    """One server, asked over a connection for each question."""
 
     def __init__(self, url: str, timeout: float = 5.0) -> None:
         """Asks for nothing yet.
 
         Args:
             url: Of its REST interface, such as `http://127.0.0.1:8501`.
-            timeout: Seconds a whole answer may take.
+            timeout: Seconds from the first attempt to connect to the last byte of an answer.
 
         Raises:
             InvalidInputError: If the URL is none.
         """
         self.url = url.rstrip("/")
-        self._timeout = timeout
-        parts = urlsplit(self.url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or port == -1
-            or parts.username is not None
-            or parts.query
-            or parts.fragment
-        ):
+        if not _is_server(self.url):
             raise InvalidInputError(
                 f"{url!r} is no URL of a server's REST interface: expected http://HOST:PORT",
                 hint="the REST port of TensorFlow Serving, --rest_api_port, is 8501 by default",
             )
-        self._connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._host, self._port, self._path = parts.hostname, port, parts.path
+        self._http = BoundedHttp(timeout=timeout, limit=_LARGEST, proxied=False)
 
     def versions(self, model: str) -> tuple[VersionStatus, ...]:
         """Every version of a model that the server ever took up, ascending; none where it does not know the model.
@@ -127,24 +114,13 @@ class ServerStatus:
         return None
 
     def _get(self, path: str) -> tuple[int, bytes]:
-        deadline = time.monotonic() + self._timeout
-        connection = self._connection(self._host, self._port, timeout=self._timeout)
         try:
-            connection.request("GET", self._path + path, headers={"Accept": "application/json", "Connection": "close"})
-            with connection.getresponse() as answer:  # which keeps the socket open by itself
-                body = bytearray()
-                while chunk := answer.read1(_CHUNK):
-                    body += chunk
-                    if len(body) > _LARGEST:
-                        raise self._refusal(path, f"more than {_LARGEST >> 20} MiB")
-                    if time.monotonic() > deadline:
-                        raise TimeoutError(f"no whole answer within {self._timeout:g} s")
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise StorageError(f"the server at {self.url} does not answer: {reason}", transient=True) from error
-        finally:
-            connection.close()
-        return answer.status, bytes(body)
+            answer = self._http.ask(self.url + path)
+        except TooLargeError:
+            raise self._refusal(path, f"more than {_LARGEST >> 20} MiB") from None
+        except OSError as error:
+            raise StorageError(f"the server at {self.url} does not answer: {words(error)}", transient=True) from error
+        return answer.status, answer.body
 
     def _read(self, adapter: TypeAdapter[_Answer], body: bytes, path: str) -> _Answer:
         try:
@@ -160,6 +136,24 @@ class ServerStatus:
             hint="check --server: it is the REST port, 8501 by default, not the gRPC one",
             transient=True,
         )
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether an error of `ServerStatus` tells that nobody listens there: no server, or one that just ended.
+
+    False for an answer that is slow, strange or too long, after which a server may well be running.
+    """
+    return isinstance(error.__cause__, ConnectionError)  # refused, reset, closed before an answer, a broken pipe
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reads it
+    except ValueError:
+        return False
+    plain = parts.username is None and not parts.query and not parts.fragment
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain
 
 
 def _status(found: _Version) -> VersionStatus:

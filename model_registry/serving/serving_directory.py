@@ -11,23 +11,22 @@ models/<model>/.leaving-<version>-<hex>/   on its way out
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
-import shutil
 import stat
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from model_registry.documents import SCHEMA_VERSION, read
 from model_registry.errors import ConflictError, FormatError, InvalidInputError, StorageError
-from model_registry.paths import check_key, check_model_name
+from model_registry.paths import check_model_name
 from model_registry.payload import hash_files, walk_files
 from model_registry.servable import Variant
 from model_registry.serving.owned_directory import ANYBODY_READS, OwnedDirectory, translated
+from model_registry.serving.version_notes import NOTES, VersionNotes
 from model_registry.storage.durable import prepare_tree, remove_directory
 from model_registry.storage.local_links import is_linked
 
@@ -36,26 +35,19 @@ CONFIG = "models.config"
 
 _OWN = ".slipway"
 MEMORY = f"{_OWN}/agent.json"
-_MARKERS = f"{_OWN}/versions"
 _LOCK = f"{_OWN}/lock"
 _INCOMING, _LEAVING = ".incoming-", ".leaving-"
 _TEMPORARY = re.compile(r"\.slipway-[0-9a-f]{16}\.tmp")
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
-
-@dataclass(frozen=True)
-class _Marker:
-    """Which variant lies in a version's directory."""
-
-    variant: Variant
-    schema_version: int = field(default=SCHEMA_VERSION)
-
-
-_MARKER = TypeAdapter(_Marker)
+log = logging.getLogger("slipway")
 
 
 class ServingDirectory:
-    """The directory. Methods raise StorageError where the disk fails, or a symbolic link lies in the way."""
+    """The directory. Methods raise StorageError where the disk fails, or a symbolic link lies in the way.
+
+    Attributes:
+        problems: Why a model could not be looked at by the last `here`, by its name.
+    """
 
     def __init__(self, root: Path) -> None:
         """Makes the directory where it is missing, and locks it.
@@ -68,8 +60,9 @@ class ServingDirectory:
         """
         self._place = OwnedDirectory(root)
         self.root = self._place.root
-        self._markers: dict[tuple[str, int], Variant] = {}
-        for name in (MODELS, _OWN, _MARKERS):
+        self.problems: dict[str, str] = {}
+        self._notes = VersionNotes(self._place, MODELS)
+        for name in (MODELS, _OWN, NOTES):
             self._place.make(name)
         self._lock: int | None = self._place.lock(_LOCK)
 
@@ -80,15 +73,14 @@ class ServingDirectory:
             self._lock = None
 
     def clear(self) -> None:
-        """Removes what an agent that ended early left half-done: nobody else works here."""
-        for model in self._place.children(MODELS):
-            for name in self._place.children(f"{MODELS}/{model}"):
-                if name.startswith((_INCOMING, _LEAVING)):
-                    self._place.remove(f"{MODELS}/{model}/{name}")
-        for folder in ("", _OWN, *(f"{_MARKERS}/{model}" for model in self._place.children(_MARKERS))):
-            for name in self._place.children(folder):
-                if _TEMPORARY.fullmatch(name):
-                    self._place.remove(f"{folder}/{name}".lstrip("/"))
+        """Removes what an agent that ended early left half-done: nobody else works here.
+
+        What cannot be removed stays, with a warning: it takes room, and stands in nobody's way.
+        """
+        for model in self._place.folders(MODELS):
+            self._clear(f"{MODELS}/{model}", lambda name: name.startswith((_INCOMING, _LEAVING)))
+        for folder in ("", _OWN, *(f"{NOTES}/{model}" for model in self._place.folders(NOTES))):
+            self._clear(folder, lambda name: _TEMPORARY.fullmatch(name) is not None)
         self._forget_what_is_gone()
 
     def path(self, model: str, version: int) -> Path:
@@ -96,18 +88,32 @@ class ServingDirectory:
         return self.root / MODELS / check_model_name(model) / str(version)
 
     def here(self) -> dict[str, dict[int, Variant]]:
-        """The versions that lie here whole, as far as their files' names and sizes tell, by model."""
+        """The versions that lie here whole, as far as their files' names and sizes tell, by model.
+
+        One that cannot be looked at, such as a link that somebody planted, holds up no other: see `problems`.
+        """
         found: dict[str, dict[int, Variant]] = {}
-        for model in self._place.children(_MARKERS):
-            for name in self._place.children(f"{_MARKERS}/{model}"):
-                number = name.removesuffix(".json")
-                if _VERSION.fullmatch(number) and (variant := self.variant(model, int(number))):
-                    found.setdefault(model, {})[int(number)] = variant
+        problems: dict[str, str] = {}
+        models = {*self._place.folders(NOTES), *self._place.links(NOTES), *self._place.links(MODELS)}
+        for model in sorted(models):
+            try:
+                if versions := self._versions(model):
+                    found[model] = versions
+            except StorageError as error:
+                problems[model] = str(error)
+                if self.problems.get(model) != str(error):
+                    log.warning("%s: %s", model, error)
+            except InvalidInputError:  # no name of a model: it is nobody's
+                continue
+        self.problems = problems
         return found
 
     def variant(self, model: str, version: int) -> Variant | None:
         """The variant that lies under a version's number, or None where it does not lie there whole."""
-        variant = self._marker(model, version)
+        try:
+            variant = self._notes.read(model, version)
+        except StorageError:
+            return None
         return variant if variant and self._looks_whole(self.path(model, version), variant) else None
 
     def verify(self, model: str, version: int, variant: Variant) -> bool:
@@ -126,9 +132,14 @@ class ServingDirectory:
         """Whether anything at all has a version's name."""
         return os.path.lexists(self.path(model, version))
 
+    def require_own(self, model: str) -> None:
+        """Refuses a model whose directories are links, or lie beyond one."""
+        for folder in (MODELS, NOTES):
+            self._place.refuse_link(f"{folder}/{check_model_name(model)}")
+
     def is_own(self, model: str, version: int) -> bool:
         """Whether an agent put there what has a version's name."""
-        return self._marker(model, version) is not None
+        return self._notes.read(model, version) is not None
 
     def incoming(self, model: str, version: int) -> Path:
         """Makes a directory for a version on its way here."""
@@ -155,7 +166,8 @@ class ServingDirectory:
 
     def abandon(self, incoming: Path) -> None:
         """Removes what was on its way here, as far as the disk lets us."""
-        shutil.rmtree(incoming, ignore_errors=True)
+        with suppress(StorageError):
+            self._place.remove(str(incoming.relative_to(self.root)))
 
     def take_over(self, model: str, version: int, variant: Variant) -> None:
         """Makes a verified directory that has its number already, from before the notes were lost, as ours are."""
@@ -166,19 +178,18 @@ class ServingDirectory:
 
     def note(self, model: str, version: int, variant: Variant) -> None:
         """Notes which variant lies under a version's number, or will in a moment."""
-        folder = f"{_MARKERS}/{check_model_name(model)}"
-        self._place.make(folder)
-        data = _MARKER.dump_json(_Marker(variant), indent=2) + b"\n"
-        self._place.replace(f"{folder}/{version}.json", data)
-        self._markers[model, version] = variant
+        self._notes.write(model, version, variant)
 
     def discard(self, model: str, version: int) -> None:
         """Removes a version. Its number goes first, by a rename: a server never sees half of it."""
         number = f"{MODELS}/{check_model_name(model)}/{version}"
         if os.path.lexists(self.root / number):
             self._place.move(number, f"{MODELS}/{model}/{_LEAVING}{version}-{secrets.token_hex(4)}")
-        self._place.remove(f"{_MARKERS}/{model}/{version}.json")
-        self._markers.pop((model, version), None)
+        self._notes.remove(model, version)
+        self.remove_leaving(model, version)
+
+    def remove_leaving(self, model: str, version: int) -> None:
+        """Removes what is left of a version that was discarded, and could not be removed whole."""
         for name in self._place.children(f"{MODELS}/{model}"):
             if name.startswith(f"{_LEAVING}{version}-"):
                 self._place.remove(f"{MODELS}/{model}/{name}")
@@ -191,8 +202,10 @@ class ServingDirectory:
 
     def arrived(self, model: str) -> int:
         """Bytes that lie in a model's directories on their way in."""
-        total = 0
-        for name in self._place.children(f"{MODELS}/{model}"):
+        total, names = 0, list[str]()
+        with suppress(StorageError):  # then nothing arrives there any more
+            names = self._place.folders(f"{MODELS}/{model}")
+        for name in names:
             if name.startswith(_INCOMING):
                 for folder, _, files in os.walk(self.root / MODELS / model / name):
                     for file in files:
@@ -225,28 +238,43 @@ class ServingDirectory:
 
     def _forget_what_is_gone(self) -> None:
         """Removes notes of versions that are not here, and directories of models that have none."""
-        for model in self._place.children(_MARKERS):
-            for name in self._place.children(f"{_MARKERS}/{model}"):
-                if not os.path.lexists(self.root / MODELS / model / name.removesuffix(".json")):
-                    self._place.remove(f"{_MARKERS}/{model}/{name}")
-        for folder in (MODELS, _MARKERS):
-            for model in self._place.children(folder):
+        linked = {*self._place.links(MODELS)}
+        for model in self._place.folders(NOTES):
+            if model not in linked:
+                self._clear(f"{NOTES}/{model}", partial(self._is_left, model))
+        for folder in (MODELS, NOTES):
+            for model in self._place.folders(folder):
                 remove_directory(self.root / folder / model)
 
-    def _marker(self, model: str, version: int) -> Variant | None:
-        if found := self._markers.get((model, version)):
-            return found
-        with suppress(FormatError, InvalidInputError):  # then what lies there is nobody's
-            name = f"{_MARKERS}/{check_model_name(model)}/{version}.json"
-            data = self._place.read(name)
-            if data is None:
-                return None
-            variant = read(_MARKER, data, key=str(self.root / name), what="a note of slipway sync").variant
-            for file in variant.files:
-                check_key(f"{MODELS}/{model}/{version}/{file.path}")
-            self._markers[model, version] = variant
-            return variant
-        return None
+    def _is_left(self, model: str, note: str) -> bool:
+        return not os.path.lexists(self.root / MODELS / model / note.removesuffix(".json"))
+
+    def _clear(self, folder: str, is_left: Callable[[str], bool]) -> None:
+        """Removes what was left in a directory, as far as the disk lets us."""
+        try:
+            names = [name for name in self._place.children(folder) if is_left(name)]
+        except StorageError as error:
+            log.warning("%s cannot be cleared: %s", self.root / folder, error)
+            return
+        for name in names:
+            try:
+                self._place.remove(f"{folder}/{name}".lstrip("/"))
+            except StorageError as error:
+                log.warning("%s was left by an earlier agent, and stays: %s", self.root / folder / name, error)
+
+    def _versions(self, model: str) -> dict[int, Variant]:
+        """The versions of one model that lie here whole.
+
+        Raises:
+            StorageError: If it cannot be told which do.
+        """
+        self.require_own(model)
+        found = {version: self._notes.read(model, version) for version in self._notes.numbers(model)}
+        return {
+            version: variant
+            for version, variant in found.items()
+            if variant and self._looks_whole(self.path(model, version), variant)
+        }
 
     def _looks_whole(self, directory: Path, variant: Variant) -> bool:
         try:

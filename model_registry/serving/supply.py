@@ -51,6 +51,7 @@ class Supply:
         self._metrics = metrics
         self._reserve = reserve
         self._old: dict[str, list[int]] = {}
+        self._stuck: dict[str, dict[int, str]] = {}
 
     def collect(self) -> None:
         """Takes note of the downloads that ended."""
@@ -79,6 +80,7 @@ class Supply:
         if not self.downloads.may_begin(what):
             return
         try:
+            self._directory.require_own(model)
             if self._directory.occupied(model, version) and self._directory.is_own(model, version):
                 if in_use:
                     raise ConflictError(
@@ -141,6 +143,8 @@ class Supply:
             unneeded: Versions that no models.config names, no server has, and no label wants.
             keep: How many of them stay, the highest ones, until the disk needs the room.
         """
+        for version in sorted(self._stuck.get(model, {}).keys() - {*unneeded}):
+            self._try(model, version, self._directory.remove_leaving)
         oldest_first = sorted(unneeded)
         self._old[model] = oldest_first[max(0, len(oldest_first) - keep) :]
         for version in oldest_first[: max(0, len(oldest_first) - keep)]:
@@ -153,8 +157,8 @@ class Supply:
             StorageError: If it does not fit.
         """
         needed = variant.bytes + self._reserve
-        while (free := self._free()) < needed and (other := next((name for name in self._old if self._old[name]), "")):
-            self._remove(other, self._old[other].pop(0))
+        while (free := self._free()) < needed and self.make_room():
+            pass
         if free < needed:
             raise StorageError(
                 f"the disk is nearly full: {model}:{version} takes {variant.bytes:,} bytes and {self._reserve:,} are "
@@ -162,6 +166,17 @@ class Supply:
                 hint="free some space there, or give a smaller --reserve",
                 transient=True,
             )
+
+    def make_room(self) -> bool:
+        """Removes one of the old versions that were kept; tells whether there was one."""
+        while model := next((name for name in self._old if self._old[name]), ""):
+            if self._remove(model, self._old[model].pop(0)):
+                return True
+        return False
+
+    def problem(self, model: str) -> str:
+        """Why something of a model that nobody needs could not be removed; empty if all could."""
+        return "; ".join(f"{why}: it takes room, no more" for why in self._stuck.get(model, {}).values())
 
     def close(self, timeout: float) -> bool:
         """Begins nothing more; tells whether everything under way has ended by then."""
@@ -172,9 +187,25 @@ class Supply:
         arrived = sum(self._directory.arrived(model) for model in {model for model, _ in self.downloads.running})
         return self._directory.free() - max(0, self.downloads.size - arrived)
 
-    def _remove(self, model: str, version: int) -> None:
-        self._directory.discard(model, version)
-        log.info("%s:%s removed from the disk: nobody needs it any more", model, version)
+    def _remove(self, model: str, version: int) -> bool:
+        gone = self._try(model, version, self._directory.discard)
+        if gone:
+            log.info("%s:%s removed from the disk: nobody needs it any more", model, version)
+        return gone
+
+    def _try(self, model: str, version: int, remove: Callable[[str, int], None]) -> bool:
+        """Removes something, or notes why that failed: it is tried again, and holds up nothing else."""
+        stuck = self._stuck.setdefault(model, {})
+        try:
+            remove(model, version)
+        except StorageError as error:
+            if version not in stuck:
+                log.warning("%s:%s could not be removed from the disk: %s", model, version, error)
+                self._metrics.failed(model, "disk")
+            stuck[version] = error.message
+            return False
+        stuck.pop(version, None)
+        return True
 
 
 def _damaged(model: str, version: int, file: PayloadFile, found: str) -> StorageError:

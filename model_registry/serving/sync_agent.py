@@ -11,13 +11,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from model_registry.catalog import Catalog
-from model_registry.errors import ConflictError, NotFoundError, SlipwayError, StorageError
+from model_registry.errors import SlipwayError, StorageError
+from model_registry.servable import Variant
 from model_registry.serving.agent_memory import AgentMemory
 from model_registry.serving.followed_model import FollowedModel
+from model_registry.serving.owned_directory import is_full
+from model_registry.serving.published_report import PublishedReport
 from model_registry.serving.registry_view import Look, RegistryView
 from model_registry.serving.registry_watch import RegistryWatch
 from model_registry.serving.server_status import ServerStatus
@@ -26,7 +29,6 @@ from model_registry.serving.serving_directory import CONFIG, ServingDirectory
 from model_registry.serving.settling import is_moving
 from model_registry.serving.start_up import StartUp
 from model_registry.serving.supply import Supply
-from model_registry.serving.sync_events import events
 from model_registry.serving.sync_metrics import SyncMetrics
 from model_registry.serving.sync_report import AgentReport, ModelReport
 from model_registry.serving.sync_settings import SyncSettings
@@ -82,21 +84,13 @@ class SyncAgent:
             raise
         self._supply = Supply(self._directory, registry, metrics, reserve=settings.reserve, done=self._wake.set)
         self._watch = RegistryWatch(self._view, metrics, interval=settings.interval, done=self._wake.set, clock=clock)
-        self._report = self._told()
+        self._published = PublishedReport(self._told(), metrics, first=self._written.memory.first)
 
     def run(self, stop: threading.Event) -> None:
         """Looks again and again until it is told to stop."""
-        trouble = ""
         while not stop.is_set():
             self._wake.clear()
-            try:
-                self.tick()
-                trouble = ""
-            except SlipwayError as error:  # of the disk; everything is looked at anew
-                if str(error) != trouble:
-                    log.warning("%s", error)
-                trouble = str(error)
-                self._metrics.failed("", "disk")
+            self.tick()
             self.wait(stop)
 
     def wait(self, stop: threading.Event) -> None:
@@ -108,28 +102,29 @@ class SyncAgent:
     def tick(self) -> None:
         """One look at everything, and what follows from it.
 
-        Raises:
-            StorageError: If the directory cannot be written; what was not written is decided anew at the next look.
+        Where the directory cannot be looked at or written, the report says so; what was not written is decided anew
+        at the next look.
         """
         self._supply.collect()
         self._take_retries()
         if look := self._watch.poll(self._known()):
             self._take(look)
-        reachable, decisions = self._decide()
-        self._written.write(
-            AgentMemory({name: decision.remembered for name, decision in decisions.items()}),
-            [decision.config for decision in decisions.values() if decision.config],
+        reachable, problem = self._decide_and_write()
+        self._sweep()
+        self._bring()
+        for name in [name for name, model in self._models.items() if model.is_over]:
+            del self._models[name]
+        if problem:
+            self._metrics.failed("", "disk")
+        report = replace(
+            self._told(),
+            server_reachable=reachable,
+            registry_age=self._watch.age,
+            registry_problem=self._watch.problem,
+            disk_problem=problem,
+            models={name: self._report_of(model) for name, model in self._models.items()},
         )
-        for name, decision in decisions.items():
-            self._models[name].adopt(decision)
-        self._tend()
-        self._publish(
-            replace(
-                self._told(),
-                server_reachable=reachable,
-                models={name: self._report_of(model) for name, model in self._models.items()},
-            )
-        )
+        self._published.publish(report, {name: model.counted_on for name, model in self._models.items()})
         self._looked_at = self._clock()
 
     def prepare(self) -> AgentReport:
@@ -170,33 +165,24 @@ class SyncAgent:
 
     def report(self) -> AgentReport:
         """How things stand, as they were seen last."""
-        with self._lock:
-            return replace(self._report, registry_age=self._watch.age, registry_problem=self._watch.problem)
+        return replace(self._published.report, registry_age=self._watch.age, registry_problem=self._watch.problem)
 
     def healthy(self) -> bool:
         """Whether it goes on looking."""
         return self._clock() - self._looked_at < _STUCK + self._settings.interval
 
     def ready(self) -> bool:
-        """Whether the server answers under every label that is followed."""
-        report = self.report()
-        known = report.registry_age is not None or any(model.serving for model in report.models.values())
-        answers = all(model.wanted.keys() <= model.serving.keys() for model in report.models.values())
-        return known and report.server_reachable and answers
+        """Whether the server is fit for requests: it answers under the labels that it answered under before."""
+        return self._published.ready
 
     def retry(self, model: str, version: int) -> None:
         """Lets a version that failed be tried again.
 
         Raises:
-            NotFoundError: If it is not among those that are wanted here.
+            NotFoundError: If it is not among those that are here or wanted.
             ConflictError: If it did not fail.
         """
-        found = self.report().models.get(model, ModelReport()).version(version)
-        if found is None:
-            hint = "promote it to a label that this agent follows"
-            raise NotFoundError(f"{model}:{version} is not wanted here", hint=hint)
-        if found.state != "FAILED":
-            raise ConflictError(f"{model}:{version} did not fail: it is {found.state}")
+        self.report().require_failed(model, version)
         with self._lock:
             self._retries.append((model, version))
         self._wake.set()
@@ -233,9 +219,39 @@ class SyncAgent:
             model = self._models.setdefault(name, FollowedModel(name))
             model.take(found, out_of_reach=bool(look.problem))
 
-    def _decide(self) -> tuple[bool, dict[str, Decision]]:
-        """Looks at the disk and the server; returns whether that answers, and a decision for each model."""
-        here = self._directory.here()
+    def _decide_and_write(self) -> tuple[bool, str]:
+        """Decides, and writes it down; returns whether the server answers, and why the disk did not let us."""
+        try:
+            here = self._directory.here()
+        except SlipwayError as error:
+            return self.server_answers(), str(error)
+        reachable, decisions = self._decide(here)
+        try:
+            self._write(decisions)
+        except SlipwayError as error:
+            return reachable, str(error)
+        for name, decision in decisions.items():
+            self._models[name].adopt(decision)
+        return reachable, ""
+
+    def _write(self, decisions: Mapping[str, Decision]) -> None:
+        """Writes it down; where the disk is full, what was kept for comfort goes first."""
+        memory = AgentMemory({name: decision.remembered for name, decision in decisions.items()})
+        config = [decision.config for decision in decisions.values() if decision.config]
+        while True:
+            try:
+                return self._written.write(memory, config)
+            except StorageError as error:
+                self._sweep()  # which of the old versions nobody needs by now
+                if not (is_full(error) and self._supply.make_room()):
+                    raise
+
+    def _decide(self, here: Mapping[str, Mapping[int, Variant]]) -> tuple[bool, dict[str, Decision]]:
+        """Looks at the server; returns whether that answers, and a decision for each model.
+
+        Args:
+            here: What lies on the disk. Of what could not be looked at, that stands which did before.
+        """
         for name in here.keys() - self._models.keys():
             self._models[name] = FollowedModel(name)
         server = self._server.ask(
@@ -245,7 +261,8 @@ class SyncAgent:
         loading = {name: model.decision.loading for name, model in self._models.items() if model.decision}
         decisions = {}
         for name, model in self._models.items():
-            model.here = here.get(name, {})
+            if name not in self._directory.problems:
+                model.here = here.get(name, {})
             model.server = server.versions.get(name, ()) if server.reachable else None
             elsewhere = max((found for other, found in loading.items() if other != name), default=Loading.NOTHING)
             answered = server.answered.get(name, {})
@@ -253,38 +270,27 @@ class SyncAgent:
             loading[name] = decisions[name].loading
         return server.reachable, decisions
 
-    def _tend(self) -> None:
-        """Removes what is not needed, and brings what is, now that models.config says so."""
+    def _sweep(self) -> None:
+        """Removes what neither models.config as it lies there, nor the server, nor the registry needs."""
         running = self._supply.downloads.running
         for name, model in self._models.items():
             unneeded = {version for version in model.unneeded() if (name, version) not in running}
             self._supply.sweep(name, unneeded, keep=self._settings.keep if model.look.wanted else 0)
+
+    def _bring(self) -> None:
+        """Begins to bring what is wanted."""
         missing = {(name, version) for name, model in self._models.items() for version in model.to_bring()}
         self._supply.downloads.forget(missing)
         for name, version in sorted(missing):
             model = self._models[name]
             self._supply.begin(name, version, model.to_bring()[version], in_use=model.in_use(version))
-        for name in [name for name, model in self._models.items() if model.is_over]:
-            del self._models[name]
-
-    def _publish(self, report: AgentReport) -> None:
-        before = self._report
-        for level, line in events(before, report):
-            log.log(level, "%s", line)
-        for name, model in report.models.items():
-            gave_up = {one.version for one in before.models.get(name, ModelReport()).versions if one.gave_up}
-            for one in model.versions:
-                if one.gave_up and one.version not in gave_up:
-                    self._metrics.failed(name, "load")
-        with self._lock:
-            self._report = report
-        self._metrics.observe(report)
 
     def _report_of(self, model: FollowedModel) -> ModelReport:
         running, failures = self._supply.downloads.running, self._supply.downloads.failures
         return model.report(
             {version: variant.name for (name, version), variant in running.items() if name == model.name},
             {version: why for (name, version), why in failures.items() if name == model.name},
+            disk_problem=self._directory.problems.get(model.name) or self._supply.problem(model.name),
         )
 
     def _told(self) -> AgentReport:
@@ -300,5 +306,5 @@ class SyncAgent:
 
     def _pause(self) -> float:
         """Seconds until the next look: soon, where something is under way."""
-        quiet = not is_moving(self._report)
+        quiet = not is_moving(self._published.report)
         return min(self._watch.pause if quiet else _PACE, self._settings.interval)

@@ -12,6 +12,8 @@ _INFO, _WARNING = logging.INFO, logging.WARNING
 
 def events(before: AgentReport, after: AgentReport) -> Iterator[tuple[int, str]]:
     """Yields a level and a line for each thing that happened; none where nothing did."""
+    if after.disk_problem != before.disk_problem:
+        yield (_WARNING, after.disk_problem) if after.disk_problem else (_INFO, f"{after.destination} is kept up again")
     for name, model in sorted(after.models.items()):
         yield from _of_model(name, before.models.get(name, ModelReport()), model)
     for name in sorted(before.models.keys() - after.models.keys()):

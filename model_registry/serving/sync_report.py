@@ -30,6 +30,7 @@ class VersionReport:
         variant: Which of its variants is on this disk; empty before that is chosen.
         why: What it failed of, or waits for; empty otherwise.
         gave_up: Whether a failed load is not tried again until somebody asks.
+        differs: Whether what lies here under the number is not what the registry has under it; `why` tells more.
     """
 
     version: Version
@@ -37,6 +38,7 @@ class VersionReport:
     variant: str = ""
     why: str = ""
     gave_up: bool = False
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class ModelReport:
         serving: The version that the server answers with under each label, as it was seen last.
         versions: Every version that is wanted, loaded or on its way, ascending.
         problem: Why the model as a whole stands still, such as a state that cannot be read; empty if it does not.
+        disk_problem: What of it could not be looked at or removed in the directory; empty if all could.
     """
 
     revision: Revision = 0
@@ -56,11 +59,12 @@ class ModelReport:
     serving: dict[Label, Version] = field(default_factory=dict)
     versions: tuple[VersionReport, ...] = ()
     problem: str = ""
+    disk_problem: str = ""
 
     @property
     def settled(self) -> bool:
-        """Whether the server answers as the registry wants it."""
-        return not self.problem and self.serving == self.wanted
+        """Whether the server answers as the registry wants it, and with the bytes that the registry has."""
+        return not self.problem and self.serving == self.wanted and not any(one.differs for one in self.versions)
 
     def version(self, number: int) -> VersionReport | None:
         """The report of a version, or None."""
@@ -81,6 +85,7 @@ class AgentReport:
         server_reachable: Whether that answered when it was asked last.
         registry_age: Seconds since the registry was read last; None before the first time.
         registry_problem: Why it cannot be read; empty if it can.
+        disk_problem: Why the directory could not be written or looked at when that was tried last; empty if it could.
         models: By name.
     """
 
@@ -93,6 +98,7 @@ class AgentReport:
     server_reachable: bool = False
     registry_age: float | None = None
     registry_problem: str = ""
+    disk_problem: str = ""
     models: dict[str, ModelReport] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -106,16 +112,23 @@ class AgentReport:
         found = []
         if self.registry_problem:
             found.append(f"the registry cannot be read: {self.registry_problem}")
+        elif self.registry_age is None:
+            found.append("the registry has not been read yet")
+        if self.disk_problem:
+            found.append(f"the directory cannot be kept up: {self.disk_problem}")
         if not self.server_reachable:
             found.append(f"the server at {self.server} does not answer")
         for name, model in sorted(self.models.items()):
             if model.problem:
                 found.append(f"{name}: {model.problem}")
+            if model.disk_problem:
+                found.append(f"{name}: {model.disk_problem}")
             for label in sorted({*model.wanted, *model.serving}):
                 wanted, serving = model.wanted.get(label), model.serving.get(label)
                 if wanted != serving:
                     found.append(f"{name}@{label} answers with {serving or 'nothing'}, wanted is {wanted or 'nothing'}")
             found += [f"{name}:{one.version} failed: {one.why}" for one in model.versions if one.state == "FAILED"]
+            found += [f"{name}:{one.version} {one.why}" for one in model.versions if one.differs]
         return tuple(found)
 
     def require_failed(self, model: str, version: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from model_registry.errors import FormatError
 from model_registry.serving import model_config, reconciling
 from model_registry.serving.agent_memory import AgentMemory
 from model_registry.serving.followed_model import FollowedModel
@@ -50,6 +51,8 @@ class WrittenState:
                 model.config = reconciling.prepare(
                     model.remembered, None, whole, first=False, name=name, base_path=path
                 )
+        for model in models.values():
+            model.counted_on = frozenset({*(model.config.labels if model.config else ()), *model.remembered.labels})
         return models
 
     def write(self, memory: AgentMemory, config: Iterable[ServedModel]) -> None:
@@ -61,7 +64,11 @@ class WrittenState:
         if memory != self.memory:
             self._directory.write_memory(memory.to_json())
             self.memory = memory
-        text, found = model_config.to_text(config), self._directory.config()
+        text = model_config.to_text(config)
+        try:
+            found = self._directory.config()
+        except FormatError:  # no text at all: certainly not ours
+            found = ""
         if found not in (None, self._text):
             log.warning("%s was changed by somebody else, and is put back", self._directory.root / CONFIG)
         if found != text:

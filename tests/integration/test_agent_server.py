@@ -23,6 +23,7 @@ from model_registry.serving.agent_client import AgentClient
 from model_registry.serving.agent_server import AgentServer
 from model_registry.serving.sync_metrics import SyncMetrics
 from model_registry.serving.sync_report import AgentReport
+from tests.support.dripping import dripper
 from tests.support.watched_agents import REPORT, StillAgent
 
 FAILED = b'{"model": "digits", "version": 4}'
@@ -426,22 +427,17 @@ def test_an_answer_without_end_is_not_read_to_the_end() -> None:
         except OSError:
             pass
 
-    with something_else(pour) as client, pytest.raises((FormatError, StorageError), match=r"more than|too slowly"):
+    with something_else(pour) as client, pytest.raises((FormatError, StorageError), match=r"more than|no whole answer"):
         client.report()
 
 
+@pytest.mark.timeout(60)
 def test_an_answer_that_drips_is_given_up() -> None:
-    def drip(request: http.server.BaseHTTPRequestHandler) -> None:
-        says(200, b"")(request)
-        try:
-            while True:
-                request.wfile.write(b" ")
-                time.sleep(0.05)
-        except OSError:
-            pass
-
-    with something_else(drip) as client, pytest.raises(StorageError, match="does not answer: it answers too slowly"):
-        client.report()
+    with dripper(b"HTTP/1.1 200 OK\r\n", b"X-A: ") as dripping:
+        with pytest.raises(StorageError, match=r"does not answer: no whole answer within 0.5 s") as told:
+            AgentClient(dripping.url, timeout=0.5).report()
+        dripping.assert_left()
+    assert told.value.transient
 
 
 def test_loopback_is_never_asked_through_a_proxy(server: AgentServer, monkeypatch: pytest.MonkeyPatch) -> None:

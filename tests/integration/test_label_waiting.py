@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,10 +17,12 @@ from flows.agent_checks import same_registry
 from model_registry.registry import Registry
 from model_registry.serving.agent_server import AgentServer
 from model_registry.serving.sync_metrics import SyncMetrics
+from model_registry.serving.sync_report import AgentReport
 from model_registry.state import Origin
 from model_registry.storage import open_store
 from tests.support.command import SLIPWAY, slipway
 from tests.support.drafts import make_draft, make_payload
+from tests.support.dripping import dripper
 from tests.support.watched_agents import FollowingAgent, StillAgent
 
 ANN = Origin("ann@build-7")
@@ -324,6 +327,39 @@ def test_an_agent_that_does_not_answer_holds_up_a_promotion_but_no_rollback(
         rolled_back.stderr
     )
     assert stable(registry) == 1
+
+
+def test_an_agent_that_drips_is_left_within_the_timeout(folder: Path, registry: Registry) -> None:
+    registry.promote("digits", 3, "stable", origin=ANN)
+    with dripper(b"HTTP/1.1 200 OK\r\n", b"X-A: ") as dripping:
+        options = ("--wait", "--agent", dripping.url, "--timeout", "1")
+        refused = slipway("promote", "digits:2", "stable", *options, folder=folder)
+        dripping.assert_left()
+        rolled_back = slipway("rollback", "digits", "stable", *options, folder=folder)
+
+    assert (refused.code, refused.stdout) == (1, "")
+    said = f"{dripping.url} does not answer: no whole answer within 1 s"
+    assert f"error: {said}; nothing was moved" in refused.stderr
+    assert (rolled_back.code, rolled_back.stdout) == (1, "digits@stable: digits:3 -> digits:1 (revision 3)\n")
+    assert rolled_back.stderr.startswith(said)
+    assert "1 of 1 servers did not answer with digits:1 within 1 s\n" in rolled_back.stderr
+
+
+def test_however_many_agents_there_are_they_are_asked_at_once(
+    folder: Path, registry: Registry, agent: FollowingAgent, serve: Serve
+) -> None:
+    together = threading.Barrier(20)
+
+    class Meeting(StillAgent):
+        def report(self) -> AgentReport:
+            together.wait(60)  # for all the others to be asked, too
+            return agent.says
+
+    urls = [serve(Meeting()) for _ in range(together.parties)]
+
+    told = slipway(*PROMOTE, *(part for url in urls for part in ("--agent", url)), "--dry-run", folder=folder)
+
+    assert (told.code, told.stdout) == (0, "would move digits@stable: digits:1 -> digits:2\n"), told
 
 
 def test_a_dry_run_asks_the_agents_and_waits_for_none(

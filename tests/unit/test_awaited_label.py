@@ -38,6 +38,13 @@ def having(*versions: VersionReport, **changes: Any) -> ModelReport:
         (report(replace(THERE, wanted={"stable": 4})), "moved", "is told that digits@stable names digits:4"),
         (report(replace(THERE, wanted={})), "moved", "is told that digits@stable names nothing"),
         (report(MOVING), "waiting", "digits:3 WAITING"),
+        (report(MOVING, disk_problem="full"), "waiting", "cannot keep up /srv: full"),
+        (report(THERE, disk_problem="full"), "serving", "answers stable with digits:3"),
+        (
+            report(replace(THERE, versions=(VersionReport(3, "AVAILABLE", why="is another", differs=True),))),
+            "failed",
+            "digits:3 is another",
+        ),
         (report(having(VersionReport(3, "DOWNLOADING"))), "waiting", "digits:3 DOWNLOADING"),
         (report(having(VersionReport(3, "WAITING", why="disk full"))), "waiting", "digits:3 WAITING: disk full"),
         (

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from model_registry.errors import InvalidInputError, StorageError
-from model_registry.serving.server_status import ServerStatus
+from model_registry.serving.server_status import ServerStatus, is_refused
 from model_registry.serving.version_status import VersionStatus
+from tests.support.dripping import dripper
 
 Answer = tuple[int, bytes]
 
@@ -119,6 +121,7 @@ def test_what_no_server_would_say_is_no_answer(server: Scripted, says: Answer) -
         ServerStatus(server.url).versions("digits")
 
     assert caught.value.transient
+    assert not is_refused(caught.value)
     assert "8501" in str(caught.value)
     assert len(server.asked) == 1
 
@@ -135,38 +138,46 @@ def test_nobody_there_is_told() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
 
-        with pytest.raises(StorageError, match=r"does not answer: .*refused"):
+        with pytest.raises(StorageError, match=r"does not answer: Connection refused") as caught:
             ServerStatus(url).versions("digits")
+    assert caught.value.transient
+    assert is_refused(caught.value)
 
 
-def _say_nothing(connection: socket.socket, over: threading.Event) -> None:
-    over.wait(30)
+def test_an_answer_that_drips_its_headers_is_left_and_no_refusal() -> None:
+    with dripper(b"HTTP/1.1 200 OK\r\n", b"X-A: ") as dripping:
+        with pytest.raises(StorageError, match=r"does not answer: no whole answer within 0.3 s") as caught:
+            ServerStatus(dripping.url, timeout=0.3).versions("digits")
+        dripping.assert_left()
+    assert caught.value.transient
+    assert not is_refused(caught.value)
 
 
-def _drip(connection: socket.socket, over: threading.Event) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while not over.wait(0.05):
-        connection.sendall(b" ")
+def test_who_says_nothing_is_left_and_no_refusal() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        with pytest.raises(StorageError, match="does not answer: no whole answer") as caught:
+            ServerStatus(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3).versions("digits")
+        connection, _ = silent.accept()
+        with closing(connection):
+            connection.settimeout(20)
+            while connection.recv(65536):  # until the other side has left
+                pass
+    assert not is_refused(caught.value)
 
 
-@pytest.mark.parametrize("behave", [_say_nothing, _drip])
-def test_who_never_comes_to_an_end_is_not_waited_for(behave: Callable[[socket.socket, threading.Event], None]) -> None:
-    over = threading.Event()
+def test_a_server_that_ends_at_the_question_is_a_refusal() -> None:
+    def end() -> None:
+        connection, _ = ending.accept()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        connection.close()
 
-    def serve() -> None:
-        connection, _ = listening.accept()
-        with closing(connection), suppress(OSError):
-            behave(connection, over)
-
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        thread = threading.Thread(target=serve)
+    with closing(socket.create_server(("127.0.0.1", 0))) as ending:
+        thread = threading.Thread(target=end)
         thread.start()
-        try:
-            with pytest.raises(StorageError, match="does not answer"):
-                ServerStatus(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=0.3).versions("digits")
-        finally:
-            over.set()
-            thread.join()
+        with pytest.raises(StorageError) as caught:
+            ServerStatus(f"http://127.0.0.1:{ending.getsockname()[1]}").versions("digits")
+        thread.join()
+    assert is_refused(caught.value)
 
 
 def test_no_proxy_is_asked(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +189,16 @@ def test_no_proxy_is_asked(server: Scripted, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8501", "ftp://host", "http://", "http://host:port", "http://me:secret@host:1", "http://h/?q=1"]
+    "url",
+    [
+        "127.0.0.1:8501",
+        "ftp://host",
+        "http://",
+        "http://host:port",
+        "http://me:secret@host:1",
+        "http://h/?q=1",
+        "http://[::1",
+    ],
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidInputError, match="expected http://HOST:PORT"):

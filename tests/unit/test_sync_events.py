@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from model_registry.serving.settling import is_moving, is_over
+from model_registry.serving.settling import is_moving, is_over, is_well
 from model_registry.serving.sync_events import events
 from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport, VersionState
 
@@ -78,6 +78,38 @@ def test_an_agent_looks_often_while_anything_is_on_its_way() -> None:
     assert not is_moving(report(SETTLED))
     assert is_moving(report(at("AVAILABLE")))
     assert is_moving(report(replace(SETTLED, versions=(*SETTLED.versions, VersionReport(2, "LEAVING")))))
+
+
+def test_an_agent_has_time_where_nothing_can_move() -> None:
+    given_up = at("FAILED", "no graph", gave_up=True)
+    leaving = replace(SETTLED, versions=(*SETTLED.versions, VersionReport(2, "LEAVING")), problem="no state")
+
+    assert not is_moving(report(given_up))
+    assert not is_moving(report(leaving))
+    assert not is_moving(replace(report(at("LOADING")), disk_problem="full"))
+    assert not is_moving(replace(report(replace(SETTLED, wanted={})), registry_problem="403"))
+    assert is_moving(report(replace(SETTLED, wanted={})))
+    assert is_moving(replace(report(SETTLED), server_reachable=False))
+
+
+def test_a_directory_that_cannot_be_written_is_told_when_it_comes_and_when_it_goes() -> None:
+    full = replace(NOTHING, disk_problem="no space is left")
+
+    assert [line for _, line in events(NOTHING, full)] == ["no space is left"]
+    assert [line for _, line in events(full, full)] == []
+    assert [line for _, line in events(full, NOTHING)] == ["/srv is kept up again"]
+
+
+def test_other_bytes_are_over_and_not_well() -> None:
+    other = replace(SETTLED, versions=(VersionReport(1, "AVAILABLE", why="lies here as", differs=True),))
+    read = replace(report(SETTLED), registry_age=1.0)
+
+    assert is_over(report(other))
+    assert not is_moving(report(other))
+    assert not is_well(replace(report(other), registry_age=1.0))
+    assert is_well(read)
+    for change in ({"registry_age": None}, {"registry_problem": "403"}, {"disk_problem": "full"}):
+        assert not is_well(replace(read, **change))
 
 
 def test_all_is_over_when_it_is_served_or_has_failed() -> None:

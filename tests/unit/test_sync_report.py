@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from model_registry.errors import FormatError
-from model_registry.serving.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport
 from tests.support.watched_agents import REPORT
 
 
@@ -39,15 +39,32 @@ def test_everything_that_stands_in_the_way_is_told() -> None:
         REPORT,
         server_reachable=False,
         registry_problem="403",
-        models={**REPORT.models, "new": ModelReport(problem="no state", wanted={"stable": 1})},
+        disk_problem="full",
+        models={**REPORT.models, "new": ModelReport(problem="no state", disk_problem="busy", wanted={"stable": 1})},
     )
 
     assert broken.obstacles() == (
         "the registry cannot be read: 403",
+        "the directory cannot be kept up: full",
         "the server at http://127.0.0.1:8501 does not answer",
         "digits@canary answers with 3, wanted is 4",
         "digits:4 failed: Op type not registered",
         "new: no state",
+        "new: busy",
         "new@stable answers with nothing, wanted is 1",
     )
     assert not broken.settled
+
+
+def test_other_bytes_than_the_registrys_are_not_what_it_wants() -> None:
+    there = ModelReport(
+        1, {"stable": 2}, {"stable": 2}, (VersionReport(2, "AVAILABLE", why="is another", differs=True),)
+    )
+    report = replace(REPORT, models={"digits": there})
+
+    assert not report.settled
+    assert report.obstacles() == ("digits:2 is another",)
+
+
+def test_what_was_not_read_yet_is_told() -> None:
+    assert replace(REPORT, registry_age=None, models={}).obstacles() == ("the registry has not been read yet",)
