@@ -1,7 +1,7 @@
 """The sync agent over HTTP: what probes, Prometheus, `promote --wait` and its `--retry` ask it.
 
 GET  /healthz   200 as long as the agent does its work, else 503; a line says why
-GET  /readyz    200 once the server beside it answers for what the agent follows, else 503; lines say what is missing
+GET  /readyz    200 while its server answers under the labels that it answered under before, else 503; lines say why
 GET  /status    the AgentReport as JSON
 GET  /metrics   for Prometheus
 POST /retry     {"model": "digits", "version": 3}: a version that failed may be tried again
