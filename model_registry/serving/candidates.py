@@ -37,7 +37,7 @@ def failures(situation: Situation, stays: Mapping[int, Stay], labels: Mapping[st
 def additions(
     situation: Situation, remembered: Remembered, listed: Collection[int], labels: Mapping[str, int]
 ) -> Additions:
-    """Which versions are added (rules 9 and 10).
+    """Which versions are added (rules 9 and 11).
 
     Args:
         situation: The look.

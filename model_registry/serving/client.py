@@ -25,6 +25,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from model_registry.errors import FormatError, InvalidInputError, NotFoundError, SlipwayError
+from model_registry.paths import check_label
 from model_registry.servable import Method, Signature
 from model_registry.serving import client_calls as calls
 from model_registry.serving import client_examples
@@ -46,6 +47,7 @@ _SIGNATURE_DEF = "signature_def"
 # tensorflow_serving/apis/get_model_status.proto
 _STATES: dict[int, ServerState] = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 _KNOWN = 1000  # models and versions whose signatures are kept
+_LAST_VERSION = 2**63 - 1  # ModelSpec.version is an int64
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Client:
             inputs: Arrays, or what numpy makes one of, by input name; a single one where the signature has one input
                 (model_registry.serving.client_inputs tells which dtypes are taken). For classify and regress: values
                 [rows, ...] by feature name, or a list of serialized tf.Example messages.
-            version: Which version; None for the newest that is AVAILABLE.
+            version: Which version, a number from 1; None for the newest that is AVAILABLE.
             label: Which version, by its label. Not both.
             signature: Which signature.
             timeout: Seconds for this call.
@@ -186,11 +188,16 @@ class Client:
         """
         return self._versions(self._asked(model, None, None), self._deadline(timeout))
 
-    def _asked(self, model: str, version: int | None, label: str | None) -> Asked:
+    def _asked(self, model: str, version: Any, label: str | None) -> Asked:
         if version is not None and label is not None:
             raise InvalidInputError(f"{model}: expected a version or a label, found both: {version} and {label!r}")
         if not model:
             raise InvalidInputError("the model has no name")
+        if version is not None and not (isinstance(version, int) and 1 <= version <= _LAST_VERSION):
+            found = f"{type(version).__name__} {version!r}"
+            raise InvalidInputError(f"{model}: expected an int from 1 to {_LAST_VERSION} as version, found {found}")
+        if label is not None:
+            check_label(label)  # an empty one would be none at all on the wire, and the newest version would answer
         return Asked(self._target, model, version, label)
 
     def _deadline(self, timeout: float | None) -> Deadline:

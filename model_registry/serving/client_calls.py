@@ -30,6 +30,8 @@ _ANSWERS = {
 }
 
 _BACKOFF = (0.1, 2.0)  # seconds, the first and the longest
+# gRPC adds the seconds to the time of day: past what that can hold, a call would be over before it began.
+_LONGEST = 365 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """A deadline so many seconds from now.
+        """A deadline so many seconds from now, a year at most.
 
         Raises:
             InvalidInputError: If that is no time.
         """
         if not 0 < seconds < math.inf:
             raise InvalidInputError(f"the timeout is {seconds}, expected seconds above 0")
+        seconds = min(seconds, _LONGEST)
         return cls(seconds, time.monotonic() + seconds)
 
     @property
@@ -77,11 +80,13 @@ class Calls:
     def __init__(self, target: str, tls: Tls | None, retries: int, max_message_bytes: int) -> None:
         self._retries = retries
         self._process = os.getpid()
+        self._closed = False
         self._channel = open_channel(target, tls, max_message_bytes)
         self._calls = {method: self._call(method, answer) for method, answer in _ANSWERS.items()}
 
     def close(self) -> None:
         """Ends the connection, and the calls under way with it."""
+        self._closed = True
         self._channel.close()
 
     def send(self, method: str, request: Message, asked: Asked, deadline: Deadline) -> Message:
@@ -109,8 +114,10 @@ class Calls:
                 return call(request, timeout=deadline.left, wait_for_ready=attempt > 0)
             except grpc.RpcError as error:
                 code, details = error.code(), error.details() or ""
-            except ValueError as error:  # gRPC's way to say that the channel was closed
-                raise InvalidInputError(f"this client was closed: {error}", hint="make another one") from None
+                if code is grpc.StatusCode.CANCELLED and self._closed:
+                    raise _closed(details) from None
+            except ValueError as error:  # gRPC's way to say that the channel was closed before
+                raise _closed(str(error)) from None
             if away and code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise _stayed_away(asked, deadline, away)
             unavailable = code is grpc.StatusCode.UNAVAILABLE and not is_handshake(details)
@@ -137,7 +144,11 @@ def _serialized(message: Message) -> bytes:
     return data
 
 
+def _closed(details: str) -> InvalidInputError:
+    return InvalidInputError(f"this client was closed: {details}", hint="make another one")
+
+
 def _stayed_away(asked: Asked, deadline: Deadline, away: str) -> SlipwayError:
     error = translated("UNAVAILABLE", away, asked, deadline.seconds)
-    message = f"{error.message}; it did not come back within {deadline.seconds:g} s"
+    message = f"{error.message}; it did not recover within {deadline.seconds:g} s"
     return StorageError(message, hint=error.hint, transient=True)

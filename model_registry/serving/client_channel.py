@@ -28,7 +28,10 @@ DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 _KEEPALIVE_MS = 330_000
 _DEAD_AFTER_MS = 5_000
 _RECONNECT_MS = (100, 2_000)
-_TARGET = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:.*\S|(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):[0-9]{1,5})")
+# https://github.com/grpc/grpc/blob/master/doc/naming.md. Whatever begins otherwise gRPC takes for a host.
+_NAME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):.*\S")
+_HOST_PORT = re.compile(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.%\w]+\]):([0-9]{1,5})")
+_LAST_PORT = 65_535  # gRPC would dial the remainder of a larger one
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,9 @@ def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.C
     Raises:
         InvalidInputError: If the target is no HOST:PORT and no gRPC name such as `unix:` or `dns:///`.
     """
-    if target.startswith(("http://", "https://")) or not _TARGET.fullmatch(target):
+    if not _NAME.fullmatch(target) and not _is_host_port(target):
         raise InvalidInputError(
-            f"{target!r} names no gRPC server: expected HOST:PORT",
+            f"{target!r} names no gRPC server: expected HOST:PORT, with a port from 1 to {_LAST_PORT}",
             hint="TensorFlow Serving's gRPC port is --port, 8500 unless told otherwise; 8501 is REST",
         )
     if max_message_bytes <= 0:
@@ -91,6 +94,8 @@ def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.C
         ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MS[0]),
         ("grpc.min_reconnect_backoff_ms", _RECONNECT_MS[1]),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS[1]),
+        # http_proxy is for what leaves the house; no proxy takes gRPC to a server inside.
+        ("grpc.enable_http_proxy", 0),
         # Each client has its own connection, and closing it closes that.
         ("grpc.use_local_subchannel_pool", 1),
         # The loop that retries knows the deadline and what may be asked twice.
@@ -102,6 +107,11 @@ def open_channel(target: str, tls: Tls | None, max_message_bytes: int) -> grpc.C
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     credentials = grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
     return grpc.secure_channel(target, credentials, options)
+
+
+def _is_host_port(target: str) -> bool:
+    found = _HOST_PORT.fullmatch(target)
+    return found is not None and 1 <= int(found[1]) <= _LAST_PORT
 
 
 def _read(path: Path | None) -> bytes | None:

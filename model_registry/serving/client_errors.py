@@ -13,6 +13,7 @@ from model_registry.errors import InvalidInputError, NotFoundError, SlipwayError
 # As TensorFlow Serving words them; it answers INVALID_ARGUMENT to a label that no model has.
 _UNKNOWN_LABEL = "Unrecognized servable version label"
 _TOO_LARGE = "larger than max"
+_FULL_QUEUE = "batch scheduling queue"
 # As gRPC words them, in lower case; what a lost connection does to a handshake it words otherwise.
 _HANDSHAKE = ("handshake failed", "verification check failed", "certificate_verify_failed")
 _PLAIN_HTTP = ("http1.x", "HTTP/1", "Socket closed", "settings frame")
@@ -68,6 +69,12 @@ def translated(code: str, details: str, asked: Asked, timeout: float) -> Slipway
         return InvalidInputError(
             f"a message to or from {asked.target} is too large: {said}",
             hint="ask with fewer rows at once, or give the client more max_message_bytes",
+        )
+    if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and _FULL_QUEUE in details:
+        return StorageError(
+            f"{asked.target} is overloaded, and refused a request to {asked}: {said}",
+            hint="ask fewer at a time, or run more servers; max_enqueued_batches is how long the queue may be",
+            transient=True,
         )
     if code == "DEADLINE_EXCEEDED":
         return StorageError(

@@ -80,7 +80,13 @@ def _rectangle(rows: list[list[Any]], dtype: np.dtype[Any]) -> Array:
 
 def _values(value: Any, name: str) -> tuple[str, list[list[Any]]]:
     """The feature's kind, and its values by row."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"feature {name!r} is no array: {error}",
+            hint="rows of different lengths can be sent as serialized tf.Example messages",
+        ) from None
     if array.dtype.kind in "USO":
         # Anew and as objects: numpy cuts zero bytes off the strings that it makes of a list.
         array = array if isinstance(value, np.ndarray) else np.array(value, dtype=object)

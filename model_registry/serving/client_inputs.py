@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from model_registry.errors import InvalidInputError
 from model_registry.servable import Signature, TensorInfo
-from model_registry.serving.client_tensors import DTYPES, numpy_dtype
+from model_registry.serving.client_tensors import DTYPES, holds, numpy_dtype, whole_numbers
 from model_registry.spec_errors import nearest
 
 Array = npt.NDArray[Any]
@@ -97,6 +97,10 @@ class InputCheck:
             array = np.asarray(value)
         except (ValueError, TypeError) as error:
             raise self._misfit(f"input {info.name!r} is no array: {error}") from None
+        if loose and dtype.kind in "iu" and array.dtype.kind in "fO":
+            whole = whole_numbers(value)
+            if whole is not None:
+                return self._rounded(whole, info, dtype)
         if array.dtype.kind in "OSUMm":
             found = "strings" if array.dtype.kind in "SU" else "lists of different lengths, or objects"
             raise self._misfit(f"input {info.name!r}: expected {info.form}, found {found}")
@@ -113,15 +117,16 @@ class InputCheck:
 
     def _rounded(self, array: Array, info: TensorInfo, dtype: np.dtype[Any]) -> Array:
         """Values of no dtype of their own in that of the signature."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            cast = array.astype(dtype)
-        whole = dtype.kind in "iu"
-        lost = not np.array_equal(cast, array) if whole else bool((np.isinf(cast) & np.isfinite(array)).any())
+        if dtype.kind in "iu":
+            lost = not holds(dtype, array)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                lost = bool((np.isinf(array.astype(dtype)) & np.isfinite(array)).any())
         if lost:
             raise self._misfit(
                 f"input {info.name!r} holds values that {info.dtype} cannot: found {array.min()} to {array.max()}"
             )
-        return cast
+        return array.astype(dtype)
 
     def _strings(self, value: Any, info: TensorInfo) -> Array:
         array = value if isinstance(value, np.ndarray) else np.array(value, dtype=object)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,24 @@ def numpy_dtype(name: str) -> np.dtype[Any] | None:
     if name not in DTYPES:
         return None
     return np.dtype(object if name == "string" else name)
+
+
+def whole_numbers(value: Any) -> Array | None:
+    """Whole numbers with all their digits, as objects; None for what is none.
+
+    Of a list with numbers both above int64's and below numpy makes float64, and of one above uint64's objects.
+
+    Args:
+        value: Numbers, or lists of them, that numpy makes an array of.
+    """
+    array = np.array(value, dtype=object)
+    return array if all(isinstance(item, Integral) for item in array.ravel()) else None
+
+
+def holds(dtype: np.dtype[Any], whole: Array) -> bool:
+    """Whether an integer dtype has all these whole numbers."""
+    limits = np.iinfo(dtype)
+    return not whole.size or (limits.min <= int(whole.min()) and int(whole.max()) <= limits.max)
 
 
 def fill(tensor: Message, array: Array, number: int) -> None:

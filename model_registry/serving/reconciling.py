@@ -9,19 +9,25 @@ been ended between any two steps, and the server too. The rules:
    server has confirmed every label of the model for `drain` seconds.
 3. What could not be read removes nothing; nor does a revision lower than one seen before. Labels that were read to be
    gone leave at once, their versions after them.
-4. While the server is silent the file says what a server may be started with: the labels as they are, or else as
-   remembered, and the versions that they name. A version that it had never had AVAILABLE may be what it went down
-   with: it leaves, with a strike; after so many strikes it has failed.
+4. While the server is gone the file says what one may be started with: versions that it had AVAILABLE before. Each
+   label names the one that is wanted now, so that a rollback reaches a server that dies at every start; or else the
+   one that it names, or is remembered to have named, whichever is whole. A version that was never AVAILABLE may be
+   what it went down with: it leaves, with a strike; after so many strikes it has failed. A server that is only slow,
+   or speaks strangely of a model, is not gone: then nothing changes.
 5. A version that fails to load leaves the file and is remembered as failed; the label stays where it is. It is tried
    again when somebody asks, or when it is wanted anew after a time when it was not.
-6. Silence may also be a server that dies as it starts, over a version that no server of this directory ever had
-   AVAILABLE and that a label names all the same (the very first start). Such a label leaves after `load_timeout`.
+6. At the very first start there is no such version, of any model: the labels name what is wanted, whatever it is. A
+   server that is gone may die of it; so they leave once they have named the same for `load_timeout`.
 7. A label whose version the server has lost goes back to the version that it answers with, or leaves until it is
-   loaded again: until then the server would refuse the whole file.
-8. What a label names is remembered as soon as the version is AVAILABLE, before the file says so. Were it only once the
-   server has answered, a server prepared from memory could go back behind what it served.
+   loaded again: until then the server refuses the whole file. So does one that is coming up by an older file, or was
+   taken for gone and was not, where rule 4 has moved a label meanwhile: it goes on with what it has, and that is
+   listed again first, so that rule 1 holds for the way back too.
+8. What a label names is remembered as soon as the version is AVAILABLE, and by rule 4 as soon as the label moves,
+   before the file says so. Were it only once the server has answered, a server prepared from memory could go back
+   behind what it served. Where the version is not AVAILABLE, what the server answers with is remembered.
 9. A version with a strike is loaded alone, so that the next to go down with the server is the culprit.
-10. Agents take turns (`stagger`) where there is something to protect: a label that answers.
+10. A directory stays while a server may have its version, or be about to load it by a file that it read before.
+11. Agents take turns (`stagger`) where there is something to protect: a label that answers.
 """
 
 from __future__ import annotations
@@ -73,7 +79,12 @@ def decide(
         seen=seen,
         settings=settings,
     )
-    verdict = withdraw(situation) if seen.server is None else _go_on(situation)
+    if seen.server is not None:
+        verdict = _go_on(situation)
+    elif seen.gone:
+        verdict = withdraw(situation)
+    else:
+        verdict = _leave(situation)
     versions = tuple(sorted(verdict.listed))
     return _decision(situation, verdict, ServedModel(name, base_path, versions, verdict.labels) if versions else None)
 
@@ -85,20 +96,28 @@ def retry(remembered: Remembered, progress: Progress, version: int) -> tuple[Rem
     return replace(remembered, failed=failed, strikes=strikes), progress
 
 
+def _leave(situation: Situation) -> Verdict:
+    """What the file says while nothing is known of the server: what it said."""
+    listed = frozenset(situation.listed)
+    return Verdict(listed, situation.labels, situation.remembered, situation.progress)
+
+
 def _go_on(situation: Situation) -> Verdict:
     """What the file says while the server answers."""
     seen, progress = situation.seen, situation.progress
     stays = staying.observe(situation.listed, progress, situation.server, seen.now, situation.settings)
     answers = _answers(situation)
+    for version in {*answers.values()} - {*situation.listed}:
+        stays[version] = staying.begin(version, progress, situation.server.get(version), seen.now, situation.settings)
     labels = _labels(situation, stays, answers)
     for version in {*situation.labels.values()} - {*labels.values()} - situation.available:
         stays[version] = staying.restart(seen.now, situation.settings)
     failed = candidates.failures(situation, stays, labels)
-    remembered = _remembered(situation, labels, failed)
+    remembered = _remembered(situation, labels, answers, failed)
     confirmed = None
     if answers == labels == situation.labels:
         confirmed = seen.now if progress.confirmed is None else progress.confirmed
-    listed = {*situation.listed} - failed.keys() - _dropped(situation, labels, confirmed)
+    listed = {*situation.listed, *answers.values()} - failed.keys() - _dropped(situation, labels, confirmed)
     added = candidates.additions(situation, remembered, listed, labels)
     return Verdict(
         listed=frozenset(listed | added.stays.keys()),
@@ -152,13 +171,19 @@ def _dropped(situation: Situation, labels: Mapping[str, int], confirmed: float |
     return {*situation.listed} - {*labels.values()} - {*situation.goal.values()}
 
 
-def _remembered(situation: Situation, labels: Mapping[str, int], failed: Mapping[int, str]) -> Remembered:
+def _remembered(
+    situation: Situation, labels: Mapping[str, int], answers: Mapping[str, int], failed: Mapping[int, str]
+) -> Remembered:
     """What is remembered of a look at a server that answers (rules 5 and 8)."""
     before, available = situation.remembered, situation.available
     settled = available | failed.keys()
     return replace(
         before,
-        labels={**before.labels, **{label: version for label, version in labels.items() if version in available}},
+        labels={
+            **before.labels,
+            **{label: version for label, version in answers.items() if label in labels},
+            **{label: version for label, version in labels.items() if version in available},
+        },
         loaded=tuple(sorted({*before.loaded} | available)),
         failed={**{version: why for version, why in before.failed.items() if version not in available}, **failed},
         strikes={version: count for version, count in before.strikes.items() if version not in settled},
@@ -191,9 +216,12 @@ def _decision(situation: Situation, verdict: Verdict, config: ServedModel | None
         },
     )
     needed = {*situation.listed, *verdict.listed, *goal, *remembered.labels.values()}
-    remembered = replace(remembered, loaded=tuple(version for version in remembered.loaded if version in needed))
+    remembered = replace(
+        remembered, loaded=tuple(version for version in remembered.loaded if version in needed | seen.here)
+    )
     loaded = {version for version, status in situation.server.items() if staying.in_server(status)}
-    unsure = seen.here if seen.server is None or seen.wanted is None else frozenset[int]()
+    fresh = progress.began is None or seen.now - progress.began < situation.settings.settle
+    unsure = seen.here if seen.server is None or seen.wanted is None or fresh else progress.left.keys()
     return Decision(
         config=config,
         remembered=remembered,

@@ -1,7 +1,9 @@
-"""What models.config says while no server answers: what one may be started with. Pure.
+"""What models.config says while there is no server: what one may be started with. Pure.
 
 A version that cannot be loaded ends a server that starts with it, and every model with it. So the file names what this
-server had AVAILABLE before, and nothing else but at the very first start, where there is no such thing.
+server had AVAILABLE before, and nothing else but at the very first start, where there is no such thing. That it was
+AVAILABLE does not tell that it is still harmless: so among such versions the labels follow whoever moves them, and a
+rollback reaches a server that dies at each start.
 """
 
 from __future__ import annotations
@@ -35,16 +37,32 @@ def prepare(
         base_path: Where its versions lie, as the server sees it.
     """
     remembered = remembered or Remembered()
-    labels = {
-        label: version
-        for label, version in ((wanted or {}) if first else remembered.labels).items()
-        if version in verified and version not in remembered.failed and (wanted is None or label in wanted)
-    }
+    safe = verified - remembered.failed.keys()
+    if not first:
+        safe &= remembered.proven
+    labels = {}
+    for label in sorted(remembered.labels if wanted is None else wanted):
+        target, known = (wanted or {}).get(label), remembered.labels.get(label)
+        for version in (target, known):
+            if version in safe:
+                labels[label] = version
+                break
     return ServedModel(name, base_path, tuple(sorted({*labels.values()})), labels) if labels else None
 
 
+def remember(remembered: Remembered, labels: Mapping[str, int]) -> Remembered:
+    """What is remembered together with a file for a server to start with (rule 8).
+
+    Args:
+        remembered: What was written last.
+        labels: What those of the file name.
+    """
+    proven = {label: version for label, version in labels.items() if version in remembered.proven}
+    return replace(remembered, labels={**remembered.labels, **proven})
+
+
 def withdraw(situation: Situation) -> Verdict:
-    """What the file says while the server is silent, which may be because it died of a version (rules 4 and 6)."""
+    """What the file says while the server is gone, which may be because it died of a version (rules 4 and 6)."""
     seen, remembered, progress = situation.seen, situation.remembered, situation.progress
     silent, labels = progress.silent, _safe_labels(situation, unproven=True)
     if silent is None or labels != situation.labels:
@@ -63,7 +81,7 @@ def withdraw(situation: Situation) -> Verdict:
         listed=frozenset(labels.values()),
         labels=labels,
         remembered=replace(
-            remembered,
+            remember(remembered, labels),
             strikes={version: count for version, count in strikes.items() if version not in failed},
             failed={**remembered.failed, **failed},
         ),
@@ -72,13 +90,22 @@ def withdraw(situation: Situation) -> Verdict:
 
 
 def _safe_labels(situation: Situation, *, unproven: bool) -> dict[str, int]:
-    """The labels as they are, or else as remembered; also of a version that was never AVAILABLE, if `unproven`."""
-    remembered, found = situation.remembered, {}
-    for label in {*situation.labels, *remembered.labels} & {*situation.goal}:
-        known = remembered.labels.get(label)
-        for version in (situation.labels.get(label), known):
-            whole = version in situation.seen.here and version not in remembered.failed
-            if version is not None and whole and (unproven or version == known or version in remembered.loaded):
+    """The labels of the file: as wanted, or else as they are, or else as remembered, whichever may be started with.
+
+    None is added: a server that is coming up by the file as it is would refuse one whose version it does not have.
+
+    Args:
+        situation: The look.
+        unproven: Whether that may be a version that was never AVAILABLE, where nothing else ever was.
+    """
+    seen, remembered = situation.seen, situation.remembered
+    safe = seen.here - remembered.failed.keys()
+    if not (seen.first and unproven):
+        safe &= remembered.proven
+    found = {}
+    for label in situation.labels.keys() & situation.goal.keys():
+        for version in (situation.goal[label], situation.labels[label], remembered.labels.get(label)):
+            if version in safe:
                 found[label] = version
                 break
     return found

@@ -1,14 +1,16 @@
 """What a server may be started with.
 
 A version that cannot be loaded ends a server that starts with it, and every model with it. So it is started with what
-it had AVAILABLE before, as far as that still lies here byte for byte; only where it never had anything, with what the
-labels ask for. What is new comes later, into the running server.
+it had AVAILABLE before, as far as that can be had byte for byte: with what the labels ask for of it, or else with what
+they named; only where it never had anything, with whatever the labels ask for. What is new comes later, into the
+running server.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from model_registry.errors import SlipwayError, StorageError
 from model_registry.servable import Variant
@@ -17,6 +19,7 @@ from model_registry.serving.agent_memory import AgentMemory
 from model_registry.serving.followed_model import same
 from model_registry.serving.model_config import ServedModel
 from model_registry.serving.registry_view import Look, ModelLook, RegistryView
+from model_registry.serving.safe_start import remember
 from model_registry.serving.serving_directory import ServingDirectory
 from model_registry.serving.supply import Supply
 from model_registry.serving.sync_report import VersionReport
@@ -31,10 +34,12 @@ class StartUp:
 
     Attributes:
         problems: Why a version cannot be part of it, by model and version.
+        remembered: What is to be remembered, by model, before models.config says what `config` returned.
     """
 
     def __init__(self, settings: SyncSettings, directory: ServingDirectory, view: RegistryView, supply: Supply) -> None:
         self.problems: dict[tuple[str, int], str] = {}
+        self.remembered: dict[str, Remembered] = {}
         self._settings = settings
         self._directory = directory
         self._view = view
@@ -48,20 +53,22 @@ class StartUp:
             look: What the registry says now.
         """
         config = {}
+        self.remembered = dict(memory.models)
         for name in sorted({*memory.models, *look.models}):
-            wanted = look.models.get(name, ModelLook()).wanted
+            model = look.models.get(name, ModelLook())
             before = memory.models.get(name, Remembered())
-            needed = {*((wanted or {}) if memory.first else before.labels).values()}
             found = reconciling.prepare(
                 before,
-                wanted,
-                self._verified(name, needed),
+                model.wanted,
+                self._whole(name, before, model.wanted, first=memory.first),
                 first=memory.first,
                 name=name,
                 base_path=self._settings.model_path(name),
             )
             if found:
                 config[name] = found
+                revision = before.revision if model.wanted is None else max(before.revision, model.revision)
+                self.remembered[name] = replace(remember(before, found.labels), revision=revision)
         return config
 
     def versions(self, model: str, served: ServedModel | None) -> tuple[VersionReport, ...]:
@@ -80,6 +87,16 @@ class StartUp:
             VersionReport(version, "FAILED", why=why) for (of, version), why in self.problems.items() if of == model
         ]
         return tuple(sorted([*ready, *failed], key=lambda one: one.version))
+
+    def _whole(
+        self, model: str, before: Remembered, wanted: Mapping[str, int] | None, *, first: bool
+    ) -> frozenset[int]:
+        """The versions that labels may name: as wanted where that can be, as remembered where it cannot."""
+        targets = {version for version in (wanted or {}).values() if first or version in before.proven}
+        verified = self._verified(model, targets)
+        labels = before.labels if wanted is None else before.labels.keys() & wanted.keys()
+        left = {before.labels[label] for label in labels if (wanted or {}).get(label) not in verified}
+        return verified | self._verified(model, left - targets)
 
     def _verified(self, model: str, versions: Collection[int]) -> frozenset[int]:
         return frozenset(version for version in sorted(versions) if self._is_whole(model, version))

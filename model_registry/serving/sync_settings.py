@@ -28,6 +28,8 @@ class SyncSettings:
         settle: Seconds a server needs to notice a new models.config and begin.
         drain: Seconds from a label's move to the old version's leave.
         load_timeout: Seconds a load may take.
+        silence: Seconds that the server may say nothing that makes sense before it counts as gone. Where nobody
+            listens it is gone at once.
         stagger: The longest that this agent waits for its turn before it lets its server load a version, in seconds.
         reserve: Bytes of the disk that stay free.
         keep: How many versions of a model that nobody needs any more stay on the disk, for a rollback.
@@ -44,6 +46,7 @@ class SyncSettings:
     settle: float = 5.0
     drain: float = 5.0
     load_timeout: float = 900.0
+    silence: float = 30.0
     stagger: float = 5.0
     reserve: int = 512 << 20
     keep: int = 1

@@ -43,7 +43,7 @@ class Remembered:
         revision: The highest of the registry's state that was seen.
         labels: What is safe to start a server with: the version that each label was given, once this server had it
             AVAILABLE.
-        loaded: The versions that this server had AVAILABLE, of those that matter still, ascending.
+        loaded: The versions that this server had AVAILABLE, of those that matter still or lie on this disk, ascending.
         failed: Why a version could not be loaded. It is not tried again until somebody asks, or until it was not
             wanted for a while.
         strikes: How often the server went away while it loaded a version.
@@ -54,6 +54,11 @@ class Remembered:
     loaded: tuple[Version, ...] = ()
     failed: dict[Version, str] = field(default_factory=dict)
     strikes: dict[Version, int] = field(default_factory=dict)
+
+    @property
+    def proven(self) -> frozenset[int]:
+        """The versions that this server had AVAILABLE, so that a start with them is no more than a repetition."""
+        return frozenset({*self.loaded, *self.labels.values()})
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Progress:
         answers: The version that the server last answered with under each label.
         asked: The labels that the server was to be asked for since the last look.
         confirmed: Since when the server answers under every label as the config says, and under no other.
-        silent: Since when the server does not answer, and is told the same labels; None while it answers.
+        silent: Since when the server is gone, and is told the same labels; None while it answers.
     """
 
     began: float | None = None
@@ -125,6 +130,9 @@ class Seen:
         here: The versions that are whole on this disk.
         server: What the server tells of the model's versions; None if it does not answer, empty if it does not know
             the model.
+        gone: Whether a server that does not answer has ended, as far as can be told. If not, it is only slow, or
+            speaks strangely of this model, and nothing is known.
+        first: Whether no version of any model was ever AVAILABLE here (`AgentMemory.first`).
         answered: The version that it answered with, of the labels that the last decision told to ask for.
         now: When.
         elsewhere: What the server is loading for other models: the highest `Decision.loading` of theirs.
@@ -137,6 +145,8 @@ class Seen:
     answered: Mapping[str, int]
     now: float
     elsewhere: Loading = Loading.NOTHING
+    gone: bool = True
+    first: bool = True
 
 
 @dataclass(frozen=True)

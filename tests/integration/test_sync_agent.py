@@ -199,6 +199,46 @@ def test_a_server_that_starts_again_serves_what_it_served(sync_bench: SyncBench,
     assert answered_version(server, "digits", label="stable") == 2
 
 
+def spoil_the_second_version(bench: SyncBench) -> None:
+    """Files of the right sizes that a server dies of at its start; one that runs keeps what it loaded."""
+    graph = bench.directory(2) / "saved_model.pb"
+    graph.write_bytes(b"\xff" * graph.stat().st_size)
+
+
+def test_a_rollback_reaches_a_server_that_dies_at_each_start(sync_bench: SyncBench, server: RunningServer) -> None:
+    agent = sync_bench.agent(server=server.url)
+    sync_bench.stable()
+    agent.serves({"stable": 2})
+    server.kill()
+    spoil_the_second_version(sync_bench)
+    assert server.start().wait_end() != 0
+    agent.until(lambda: not agent.report().server_reachable, "the agent notices")
+    assert sync_bench.config()["digits"].labels == {"stable": 2}
+
+    sync_bench.registry.roll_back("digits", "stable", origin=ORIGIN)
+
+    agent.until(lambda: sync_bench.config()["digits"].labels == {"stable": 1}, "models.config follows")
+    server.start().wait_ready()
+    agent.serves({"stable": 1})
+    assert answered_version(server, "digits", label="stable") == 1
+
+
+def test_a_rollback_reaches_it_without_an_agent_too(sync_bench: SyncBench, server: RunningServer) -> None:
+    agent = sync_bench.agent(server=server.url)
+    sync_bench.stable()
+    agent.serves({"stable": 2})
+    assert agent.end() == 0
+    server.kill()
+    spoil_the_second_version(sync_bench)
+    sync_bench.registry.roll_back("digits", "stable", origin=ORIGIN)
+
+    assert sync_bench.once().code == 0
+
+    assert sync_bench.config()["digits"].labels == {"stable": 1}
+    server.start().wait_ready()
+    assert answered_version(server, "digits", label="stable") == 1
+
+
 def test_an_agent_is_there_before_its_server(sync_bench: SyncBench, model_server: StartServer) -> None:
     sync_bench.stable()
     ahead = model_server(wait=False, model_config_file=sync_bench.config_file)

@@ -2,7 +2,8 @@
 
 The agent's part is `decide`, carried out as plainly as can be: memory and models.config are bytes, written in that
 order. The server is `SimulatedServer`; it polls when it likes, within a second, and takes its time over all else.
-After every step of the server what it answers must be right, and in the end it must be what was asked for.
+After every step of the server what it answers must be right, and in the end it must be what was asked for. A version
+may go bad after it was served: then the server dies at each start, until somebody moves the label away from it.
 
 `make soak` runs many more examples.
 """
@@ -20,6 +21,7 @@ from model_registry.serving import reconciling
 from model_registry.serving.agent_memory import AgentMemory
 from model_registry.serving.model_config import ServedModel, from_text, to_text
 from model_registry.serving.reconciling import Decision, Loading, Progress, Remembered, Seen, Settings, decide, prepare
+from model_registry.serving.safe_start import remember
 from tests.support.simulated_server import SimulatedServer
 
 _MODELS = ("digits", "faces")
@@ -66,23 +68,29 @@ class ReconcilingMachine(RuleBasedStateMachine):
         self.server = SimulatedServer(self._file, lambda name, version: self.outcomes[name, version])
         self.agent = self._new_agent()
         self.stagger = 0.0
+        self.keep = 1  # versions of a model that nobody needs and that stay on the disk
         self.down = 0  # seconds
         self.polled = self.now
         self.pending: dict[tuple[str, int], tuple[str, float]] = {}
         self.answered: dict[tuple[str, str], int] = {}  # up to which revision a label was followed
         self.safe = False  # whether an agent saw the server silent, or prepared its file, since it went down
         self.given_up = False  # whether it was silent for so long that nothing unproven may be in the file
+        # What labels were moved to while there was no server, as far as anybody could tell. One that comes up by an
+        # older file refuses that, and is led there from what it has.
+        self.moved: dict[tuple[str, str], int] = {}
 
     @initialize(
         outcomes=st.lists(_OUTCOME, min_size=len(_MODELS) * len(_VERSIONS), max_size=len(_MODELS) * len(_VERSIONS)),
         stagger=st.sampled_from([0.0, 2.0]),
         first=st.dictionaries(_LABEL, _VERSION),
         prepared=st.booleans(),
+        keep=st.sampled_from([0, 1]),
     )
-    def begin(self, outcomes: list[str], stagger: float, first: dict[str, int], prepared: bool) -> None:
+    def begin(self, outcomes: list[str], stagger: float, first: dict[str, int], prepared: bool, keep: int = 1) -> None:
         pairs = [(name, version) for name in _MODELS for version in _VERSIONS]
         self.outcomes = dict(zip(pairs, outcomes, strict=True))
         self.stagger = stagger
+        self.keep = keep
         self.history[_MODELS[0]].append(first)
         if prepared:
             self._prepare(outage=False)
@@ -124,6 +132,25 @@ class ReconcilingMachine(RuleBasedStateMachine):
     @rule(name=_MODEL, version=_VERSION)
     def mend(self, name: str, version: int) -> None:
         self.outcomes[name, version] = "good"
+
+    @rule(name=_MODEL, version=_VERSION, outcome=st.sampled_from(["bad", "crash"]))
+    def spoil(self, name: str, version: int, outcome: str) -> None:
+        """Such as by a file that it reads at its start, or for want of memory; it goes on serving until then."""
+        self.outcomes[name, version] = outcome
+
+    @rule(name=_MODEL, label=_LABEL, seconds=st.sampled_from([5, 20]))
+    def roll_back_a_server_that_dies_at_each_start(self, name: str, label: str, seconds: int) -> None:
+        version = self.server.answer(name, label)
+        if version is None:
+            return
+        self.outcomes[name, version] = "crash"
+        self.kill_server()
+        self._go_on(seconds)
+        proven = [
+            other for other in self.agent.remembered[name].loaded if other != version and other in self.here[name]
+        ]
+        self.promote(name, label, proven[0] if proven else version)
+        self._go_on(20)
 
     @rule(name=_MODEL, version=_VERSION)
     def ask_again(self, name: str, version: int) -> None:
@@ -180,6 +207,7 @@ class ReconcilingMachine(RuleBasedStateMachine):
     @rule(
         outage=st.sampled_from([(), (), _MODELS, _MODELS[:1]]),
         blip=st.sampled_from([False] * 7 + [True]),
+        slow=st.sampled_from([(), (), (), _MODELS, _MODELS[:1], _MODELS[1:]]),
         arrives=st.booleans(),
         asking=_MOMENT,
         writing=_MOMENT,
@@ -190,6 +218,7 @@ class ReconcilingMachine(RuleBasedStateMachine):
         self,
         outage: tuple[str, ...] = (),
         blip: bool = False,
+        slow: tuple[str, ...] = (),
         arrives: bool = True,
         asking: float = 0.0,
         writing: float = 0.0,
@@ -197,7 +226,7 @@ class ReconcilingMachine(RuleBasedStateMachine):
         killed: str = "",
     ) -> None:
         try:
-            self._look(outage, blip, arrives, asking, writing, upset, killed)
+            self._look(outage, blip, slow, arrives, asking, writing, upset, killed)
         except _KilledError:
             self.agent = self._new_agent()
 
@@ -205,6 +234,7 @@ class ReconcilingMachine(RuleBasedStateMachine):
         self,
         outage: tuple[str, ...],
         blip: bool,
+        slow: tuple[str, ...],
         arrives: bool,
         asking: float,
         writing: float,
@@ -224,11 +254,16 @@ class ReconcilingMachine(RuleBasedStateMachine):
         looked = self.now
         answers = answers and self.server.ready
         asked = {name: agent.decisions[name].ask if name in agent.decisions else frozenset() for name in _MODELS}
+        unknown = {*slow} if answers else {*_MODELS} if slow else set()
+        gone = not answers and not unknown
         told = {
             name: {label: version for label in asked[name] if (version := self.server.answer(name, label))}
+            if name not in unknown
+            else {}
             for name in _MODELS
         }
         was_down = not self.server.running
+        first = AgentMemory.from_json(self.memory, path="agent.json").first
         for name in _MODELS:
             agent.decisions[name] = decide(
                 files.get(name),
@@ -238,7 +273,9 @@ class ReconcilingMachine(RuleBasedStateMachine):
                     wanted=wanted[name],
                     revision=revisions[name],
                     here=here[name],
-                    server=statuses[name] if answers else None,
+                    server=statuses[name] if answers and name not in unknown else None,
+                    gone=gone,
+                    first=first,
                     answered=told[name],
                     now=self.now,
                     elsewhere=max(
@@ -250,7 +287,9 @@ class ReconcilingMachine(RuleBasedStateMachine):
                 name=name,
                 base_path=f"/models/{name}",
             )
-            self._judge_decision(files.get(name), agent.decisions[name], lost=wanted[name] is None, silent=not answers)
+            self._judge_decision(files.get(name), agent.decisions[name], lost=wanted[name] is None, gone=gone)
+            if name in unknown:
+                assert agent.decisions[name].config == files.get(name)
         decisions = agent.decisions
         if upset and self.server.running:
             self.server.kill()
@@ -264,19 +303,18 @@ class ReconcilingMachine(RuleBasedStateMachine):
             assert memory.models[name].revision >= remembered.revision
         self.memory = memory.to_json()
         self._die_if(killed == "before it writes")
-        self.text = to_text(decision.config for decision in decisions.values() if decision.config)
+        self._write([decision.config for decision in decisions.values() if decision.config], gone=gone)
         agent.remembered = {name: decision.remembered for name, decision in decisions.items()}
         agent.progress = {name: decision.progress for name, decision in decisions.items()}
-        if was_down and not self.server.running:
-            self.safe = True
-            silent = [
-                looked - (looked if progress.silent is None else progress.silent)
-                for progress in agent.progress.values()
-            ]
-            self.given_up = self.given_up or min(silent) >= _SETTINGS.load_timeout
+        self.safe = self.safe or (gone and was_down and not self.server.running)
+        silent = [
+            looked - (looked if progress.silent is None else progress.silent) for progress in agent.progress.values()
+        ]
+        self.given_up = self.given_up or (gone and min(silent) >= _SETTINGS.load_timeout)
         self._die_if(killed == "before it deletes")
         for name, decision in decisions.items():
-            for version in self.here[name] - decision.keep:
+            unneeded = sorted(self.here[name] - decision.keep)
+            for version in unneeded[: max(0, len(unneeded) - self.keep)]:
                 assert version not in self.server.has(name)
                 self.here[name].discard(version)
 
@@ -303,10 +341,24 @@ class ReconcilingMachine(RuleBasedStateMachine):
             )
             for name in _MODELS
         ]
-        self.text = to_text(model for model in models if model)
+        remembered = dict(memory.models)
+        for model in filter(None, models):
+            before = remembered.get(model.name, Remembered())
+            revision = before.revision if outage else len(self.history[model.name]) - 1
+            remembered[model.name] = replace(remember(before, model.labels), revision=revision)
+        self.memory = AgentMemory(remembered).to_json()
+        self._write([model for model in models if model], gone=True)
         self.agent = self._new_agent()
         self.safe = True
         self.given_up = False
+
+    def _write(self, models: list[ServedModel], *, gone: bool) -> None:
+        before = {(model.name, label): version for model in self._file() for label, version in model.labels.items()}
+        after = {(model.name, label): version for model in models for label, version in model.labels.items()}
+        if gone:
+            self.moved.update({key: version for key, version in after.items() if before.get(key) != version})
+        self.moved = {key: version for key, version in self.moved.items() if after.get(key) == version}
+        self.text = to_text(models)
 
     def _new_agent(self) -> _Agent:
         memory = AgentMemory.from_json(self.memory, path="agent.json")
@@ -361,10 +413,13 @@ class ReconcilingMachine(RuleBasedStateMachine):
 
     def _judge(self) -> None:
         server = self.server
-        assert server.rejected == []
+        for name, label, version in server.rejected:
+            assert self.moved.get((name, label)) == version, f"{name}@{label} was to name {version}"
+        server.rejected.clear()
         if server.died_of:
             if server.died_starting:
-                assert self.excused, f"started with {server.died_of}, which it never had"
+                excused = self.excused or server.died_of in server.loaded
+                assert excused, f"started with {server.died_of}, which it never had"
             self.safe = False
             server.died_of = None
         if not server.ready:
@@ -389,11 +444,11 @@ class ReconcilingMachine(RuleBasedStateMachine):
             return
         raise AssertionError(f"{name}@{label} answers with {version} after revision {reached}")
 
-    def _judge_decision(self, file: ServedModel | None, decision: Decision, *, lost: bool, silent: bool) -> None:
+    def _judge_decision(self, file: ServedModel | None, decision: Decision, *, lost: bool, gone: bool) -> None:
         before = {} if file is None else dict(file.labels)
         after = {} if decision.config is None else dict(decision.config.labels)
         if lost:
-            assert before.keys() <= after.keys() or (silent and not decision.remembered.labels.keys() - after.keys())
+            assert before.keys() <= after.keys() or (gone and not decision.remembered.labels.keys() - after.keys())
         if decision.config:
             assert {*decision.config.versions} <= decision.keep
         assert not {*after.values()} & decision.remembered.failed.keys()
@@ -401,6 +456,7 @@ class ReconcilingMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once nothing new happens, all comes to what was asked for."""
         for _ in range(150):
+            self._rescue()
             self._go_on(4)
             if all(self._has_come(name) for name in _MODELS):
                 return
@@ -410,8 +466,25 @@ class ReconcilingMachine(RuleBasedStateMachine):
                         self.ask_again(name, version)
         raise AssertionError(f"{self._told()}\n{self.text}\n{self.agent}")
 
+    def _rescue(self) -> None:
+        """What people do about a version that was served and went bad: its labels move away from it."""
+        labels = {(name, label): version for name in _MODELS for label, version in self.history[name][-1].items()}
+        if not self.server.ready:  # it may die of what another version was to replace that it never had
+            labels |= {
+                (model.name, label): version for model in self._file() for label, version in model.labels.items()
+            }
+        for (name, label), version in labels.items():
+            if (name, version) in self.server.loaded and self.outcomes[name, version] != "good":
+                proven = {*self.agent.remembered[name].loaded} & self.here[name]
+                good = [other for other in sorted(proven) if self.outcomes[name, other] == "good"]
+                if good:
+                    self.promote(name, label, good[0])
+                else:
+                    self.unlabel(name, label)
+
     def _has_come(self, name: str) -> bool:
-        wanted, failed = self.history[name][-1], self.agent.remembered[name].failed
+        wanted, remembered = self.history[name][-1], self.agent.remembered[name]
+        failed = remembered.failed
         served = {label: version for label in _NAMES if (version := self.server.answer(name, label))}
         good = {label: version for label, version in wanted.items() if self.outcomes[name, version] == "good"}
         decision = self.agent.decisions[name]
@@ -422,7 +495,7 @@ class ReconcilingMachine(RuleBasedStateMachine):
             and {*self.server.has(name)} == {*served.values()}
             and decision.serving == served
             and not decision.ask
-            and self.here[name] <= {*wanted.values(), *served.values()}
+            and len(self.here[name] - {*wanted.values(), *served.values(), *remembered.labels.values()}) <= self.keep
         )
 
     def _told(self) -> str:
@@ -446,6 +519,26 @@ def test_what_is_loaded_beside_a_version_that_crashes_the_server_is_not_taken_fo
     assert "the server went away 3 times" in machine.agent.remembered["digits"].failed[2]
     assert machine.server.answer("digits", "stable") == 1
     assert machine.server.answer("faces", "stable") == 2
+
+
+@pytest.mark.parametrize("agent", [True, False])
+def test_a_server_that_dies_at_each_start_comes_up_after_a_rollback(agent: bool) -> None:
+    machine = ReconcilingMachine()
+    machine.begin(["good"] * 8, stagger=0.0, first={"stable": 1}, prepared=True)
+    machine._go_on(60)
+    machine.promote_and_go_on("digits", "stable", 2, 60)
+    assert machine.server.answer("digits", "stable") == 2
+    machine.kill_server()
+    machine.spoil("digits", 2, "crash")
+    machine._go_on(60)
+    assert not machine.server.ready
+
+    machine.promote("digits", "stable", 1)
+    if not agent:
+        machine.start_server(prepared=True, outage=False)
+    machine._go_on(20)
+
+    assert machine.server.answer("digits", "stable") == 1
 
 
 def _machine(max_examples: int, steps: int, seconds: int) -> type:

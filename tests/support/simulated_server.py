@@ -34,7 +34,8 @@ class SimulatedServer:
         aspired: The versions that it is to have, by model.
         states: What it tells of versions, by model.
         labels: What it answers with, by model.
-        rejected: The labels for which a file was rejected.
+        rejected: The labels for which a file was rejected, and the versions that they were to name: model, label and
+            version.
         died_of: The version over which it died; None if it was killed, or runs.
         died_starting: Whether it did so before it ever answered.
         loaded: Every version that was ever AVAILABLE, by model.
@@ -47,7 +48,7 @@ class SimulatedServer:
     aspired: dict[str, set[int]] = field(default_factory=dict)
     states: dict[str, dict[int, VersionStatus]] = field(default_factory=dict)
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
-    rejected: list[str] = field(default_factory=list)
+    rejected: list[tuple[str, str, int]] = field(default_factory=list)
     died_of: tuple[str, int] | None = None
     died_starting: bool = False
     loaded: set[tuple[str, int]] = field(default_factory=set)
@@ -77,11 +78,15 @@ class SimulatedServer:
         if not self.ready or self._awaited:
             return False
         models = self.file()
-        for model in models:
-            for label, version in model.labels.items():
-                if self._state(model.name, version) != "AVAILABLE":
-                    self.rejected.append(f"{model.name}@{label}: {version} is {self._state(model.name, version)}")
-                    return True
+        wrong = [
+            (model.name, label, version)
+            for model in models
+            for label, version in model.labels.items()
+            if self._state(model.name, version) != "AVAILABLE"
+        ]
+        if wrong:
+            self.rejected += wrong
+            return True
         self.labels = {model.name: dict(model.labels) for model in models}
         listed = {model.name: {*model.versions} for model in models}
         self._awaited = listed.keys() - self.aspired.keys()

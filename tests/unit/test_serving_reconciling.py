@@ -8,6 +8,7 @@ import pytest
 from model_registry.serving import reconciling
 from model_registry.serving.model_config import ServedModel
 from model_registry.serving.reconciling import Decision, Loading, Progress, Remembered, Seen, Settings, decide, prepare
+from model_registry.serving.safe_start import remember
 from model_registry.serving.stays import NOT_TAKEN_UP
 from model_registry.serving.version_status import SERVER_STATES, ServerState, VersionStatus
 
@@ -45,9 +46,13 @@ class _Agent:
         answered: Mapping[str, int] | None = None,
         after: float = 1.0,
         elsewhere: Loading = Loading.NOTHING,
+        gone: bool = True,
     ) -> Decision:
         self.now += after
-        seen = Seen(wanted, self.revision, self.here, server, answered or {}, self.now, elsewhere)
+        first = not self.remembered.proven
+        seen = Seen(
+            wanted, self.revision, self.here, server, answered or {}, self.now, elsewhere, gone=gone, first=first
+        )
         self.decision = decide(
             self.config, self.remembered, self.progress, seen, self.settings, name="digits", base_path="/models/digits"
         )
@@ -110,6 +115,51 @@ def test_nothing_is_written_anew_while_nothing_changes(agent: _Agent) -> None:
     decision = agent.look({"stable": 1}, _ONE, after=3600)
     assert (agent.config, agent.remembered) == before
     assert not decision.ask and not decision.fetch and decision.loading == Loading.NOTHING
+
+
+def test_an_old_version_is_not_dropped_by_the_move_alone(agent: _Agent) -> None:
+    agent.look({"stable": 2}, _ONE)
+    agent.look({"stable": 2}, _BOTH)
+    for _ in range(5):
+        agent.look({"stable": 2}, _BOTH, answered={}, after=60)
+        assert agent.versions == (1, 2)
+
+
+def test_the_time_until_the_drop_begins_with_the_servers_word(agent: _Agent) -> None:
+    agent.look({"stable": 2}, _ONE)
+    agent.look({"stable": 2}, _BOTH)
+    agent.look({"stable": 2}, _BOTH, answered={"stable": 1}, after=60)
+    agent.look({"stable": 2}, _BOTH, answered={"stable": 2}, after=60)
+    assert agent.versions == (1, 2)
+    agent.look({"stable": 2}, _BOTH, after=4.9)
+    assert agent.versions == (1, 2)
+    agent.look({"stable": 2}, _BOTH, after=0.1)
+    assert agent.versions == (2,)
+
+
+def test_the_time_until_the_drop_begins_anew_when_a_label_moves(agent: _Agent) -> None:
+    agent.look({"stable": 2}, _ONE)
+    agent.look({"stable": 2}, _BOTH)
+    agent.look({"stable": 2}, _BOTH, answered={"stable": 2})
+    agent.look({"stable": 2, "canary": 2}, _BOTH, after=4.9)
+    agent.look({"stable": 2, "canary": 2}, _BOTH, answered={"stable": 2}, after=60)
+    assert agent.versions == (1, 2)
+    agent.look({"stable": 2, "canary": 2}, _BOTH, answered={"canary": 2}, after=60)
+    assert agent.versions == (1, 2)
+    agent.look({"stable": 2, "canary": 2}, _BOTH, after=5)
+    assert agent.versions == (2,)
+
+
+def test_a_restarted_agent_drops_nothing_before_the_server_has_confirmed_to_it(agent: _Agent) -> None:
+    agent.look({"stable": 2}, _ONE)
+    agent.look({"stable": 2}, _BOTH)
+    agent.restart()
+    assert agent.look({"stable": 2}, _BOTH, after=60).ask == {"stable"}
+    assert agent.versions == (1, 2)
+    agent.look({"stable": 2}, _BOTH, answered={"stable": 2}, after=60)
+    assert agent.versions == (1, 2)
+    agent.look({"stable": 2}, _BOTH, after=5)
+    assert agent.versions == (2,)
 
 
 def test_an_old_version_stays_until_the_server_has_confirmed_every_label(agent: _Agent) -> None:
@@ -218,7 +268,14 @@ def test_a_label_that_is_gone_leaves_at_once_and_its_version_after_it(agent: _Ag
     agent.look({}, _ONE, after=5)
     assert agent.config is None
     assert agent.look({}, _ONE).keep == {1}  # the server has it still
-    assert agent.look({}, _status(v1="END")).keep == frozenset()
+    assert agent.look({}, _status(v1="END")).keep == {1}  # or may have, by a file that it read before
+    assert agent.look({}, _status(v1="END"), after=5).keep == frozenset()
+
+
+def test_a_restarted_agent_removes_nothing_before_it_knows_what_the_server_has_read(agent: _Agent) -> None:
+    agent.restart()
+    assert agent.look({"stable": 1}, _ONE).keep == {1, 2, 3}
+    assert agent.look({"stable": 1}, _ONE, after=5).keep == {1}
 
 
 # 4 and 9: a server that goes away
@@ -234,11 +291,17 @@ def test_while_the_server_is_silent_the_file_is_what_a_server_may_start_with(age
     assert agent.remembered.strikes == {2: 1}
 
 
-def test_a_silent_server_is_told_of_the_labels_as_they_are_in_the_file_and_then_as_remembered(agent: _Agent) -> None:
+def test_a_silent_server_is_told_of_the_labels_as_they_are_in_the_file(agent: _Agent) -> None:
     agent.remembered = replace(agent.remembered, labels={"stable": 2, "canary": 2}, loaded=(1, 2))  # and then ended
     agent.restart()
     agent.look(None, None)
-    assert (agent.versions, agent.labels) == ((1, 2), {"stable": 1, "canary": 2})
+    assert (agent.versions, agent.labels) == ((1,), {"stable": 1})
+
+
+def test_a_silent_server_is_told_of_the_remembered_version_where_the_newer_one_is_not_whole(agent: _Agent) -> None:
+    agent.config = ServedModel("digits", "/models/digits", (1, 9), {"stable": 9})
+    agent.look({"stable": 9}, None)
+    assert (agent.versions, agent.labels) == ((1,), {"stable": 1})
 
 
 def test_a_label_of_a_version_that_is_not_whole_any_more_is_not_in_a_file_to_start_with(agent: _Agent) -> None:
@@ -271,7 +334,120 @@ def test_a_version_that_was_available_gets_no_strike(agent: _Agent) -> None:
     agent.look(None, _BOTH)
     agent.restart()
     agent.look({"stable": 2}, None)
-    assert (agent.versions, agent.remembered.strikes) == ((1,), {})
+    assert (agent.versions, agent.remembered.strikes) == ((2,), {})
+
+
+@pytest.fixture
+def moved(agent: _Agent) -> _Agent:
+    """One that has moved stable from version 1 to 2 and dropped 1, which still lies on the disk; 3 was never loaded."""
+    agent.look({"stable": 2}, _ONE)
+    agent.look({"stable": 2}, _BOTH)
+    agent.look({"stable": 2}, _BOTH, answered={"stable": 2})
+    agent.look({"stable": 2}, _BOTH, after=5)
+    agent.look({"stable": 2}, _status(v1="END", v2="AVAILABLE"), after=60)
+    assert (agent.versions, agent.labels, agent.remembered.loaded) == ((2,), {"stable": 2}, (1, 2))
+    return agent
+
+
+def test_a_rollback_reaches_a_server_that_dies_at_each_start(moved: _Agent) -> None:
+    moved.look({"stable": 2}, None, after=60)
+    assert moved.labels == {"stable": 2}
+    decision = moved.look({"stable": 1}, None)
+    assert (moved.versions, moved.labels) == ((1,), {"stable": 1})
+    assert moved.remembered.labels == {"stable": 1}
+    assert decision.ask == {"stable"}
+    assert decision.keep == {1, 2, 3}
+    moved.look({"stable": 1}, _ONE, answered={"stable": 1})
+    moved.look({"stable": 1}, _ONE, after=60)
+    assert (moved.versions, moved.labels) == ((1,), {"stable": 1})
+
+
+def test_a_rollback_reaches_it_though_the_version_was_just_to_be_loaded(moved: _Agent) -> None:
+    moved.look({"stable": 1}, _status(v1="LOADING", v2="AVAILABLE"))
+    assert (moved.versions, moved.labels) == ((1, 2), {"stable": 2})
+    moved.look({"stable": 1}, None)
+    assert (moved.versions, moved.labels, moved.remembered.strikes) == ((1,), {"stable": 1}, {})
+
+
+def test_a_server_that_is_gone_is_not_told_to_start_with_what_it_never_had(moved: _Agent) -> None:
+    moved.look({"stable": 3}, None)
+    moved.look({"stable": 3}, None, after=10**6)
+    assert (moved.versions, moved.labels) == ((2,), {"stable": 2})
+
+
+def test_a_server_that_is_gone_is_not_told_to_start_with_what_failed_since(moved: _Agent) -> None:
+    moved.remembered = replace(moved.remembered, failed={1: "variables are missing"})
+    moved.look({"stable": 1}, None)
+    assert moved.labels == {"stable": 2}
+
+
+def test_a_server_that_is_gone_is_not_told_to_start_with_what_is_not_here(moved: _Agent) -> None:
+    moved.here = frozenset({2})
+    assert moved.look({"stable": 1}, None).fetch == (1,)
+    assert moved.labels == {"stable": 2}
+
+
+def test_a_rollback_that_cannot_be_read_moves_nothing(moved: _Agent) -> None:
+    moved.look({"stable": 1}, None)
+    moved.look(None, None)
+    assert moved.labels == {"stable": 1}
+    moved.revision = 0
+    moved.look({"stable": 2}, None)
+    assert moved.labels == {"stable": 1}
+
+
+def test_no_label_is_added_while_the_server_is_gone(moved: _Agent) -> None:
+    moved.look({"stable": 2, "canary": 1}, None)
+    assert moved.labels == {"stable": 2}
+
+
+def test_a_server_that_comes_up_by_the_file_before_a_rollback_is_led_from_what_it_has(moved: _Agent) -> None:
+    moved.look({"stable": 1}, None)
+    by_the_old_file = _status(v2="AVAILABLE")
+    moved.look({"stable": 1}, by_the_old_file, answered={"stable": 2})
+    assert (moved.versions, moved.labels) == ((1, 2), {"stable": 1})
+    assert moved.remembered.labels == {"stable": 2}
+    moved.look({"stable": 1}, by_the_old_file, answered={"stable": 2}, after=5)
+    assert (moved.versions, moved.labels) == ((1, 2), {"stable": 2})
+    moved.look({"stable": 1}, _BOTH, answered={"stable": 2})
+    moved.look({"stable": 1}, _BOTH, after=5)
+    assert (moved.versions, moved.labels) == ((1, 2), {"stable": 1})
+    moved.look({"stable": 1}, _BOTH, answered={"stable": 1})
+    moved.look({"stable": 1}, _BOTH, after=5)
+    assert (moved.versions, moved.labels) == ((1,), {"stable": 1})
+
+
+# 4: a server that is slow
+
+
+def test_nothing_changes_while_nothing_is_known_of_the_server(agent: _Agent) -> None:
+    agent.look({"stable": 2}, _ONE)
+    agent.look({"stable": 2}, _status(v1="AVAILABLE", v2="LOADING"))
+    before = agent.config, agent.remembered, agent.progress
+    decision = agent.look({"stable": 2}, None, gone=False, after=60)
+    assert (agent.config, agent.remembered, agent.progress) == before
+    assert agent.versions == (1, 2)
+    assert decision.serving == {"stable": 1}
+    assert decision.keep == {1, 2, 3}
+
+
+def test_a_slow_server_is_no_reason_to_give_a_version_up(agent: _Agent) -> None:
+    for _ in range(5):
+        agent.look({"stable": 2}, _status(v1="AVAILABLE", v2="LOADING"))
+        agent.look({"stable": 2}, None, gone=False, after=20)
+    agent.look({"stable": 2}, _BOTH)
+    assert (agent.labels, agent.remembered.strikes, agent.remembered.failed) == ({"stable": 2}, {}, {})
+
+
+def test_labels_are_asked_for_again_after_a_look_that_told_nothing(agent: _Agent) -> None:
+    agent.look({"stable": 2}, _ONE)
+    agent.look({"stable": 2}, _BOTH)
+    assert agent.look({"stable": 2}, None, gone=False).ask == {"stable"}
+    assert agent.look({"stable": 2}, _BOTH, answered={"stable": 2}).serving == {"stable": 2}
+
+
+def test_what_is_wanted_is_fetched_whatever_the_server_says(agent: _Agent) -> None:
+    assert agent.look({"stable": 9}, None, gone=False).fetch == (9,)
 
 
 def test_a_version_with_a_strike_is_loaded_alone(agent: _Agent) -> None:
@@ -369,6 +545,31 @@ def test_what_never_was_available_leaves_a_server_that_does_not_come_up() -> Non
     assert (agent.versions, agent.labels) == ((1,), {})
 
 
+def test_the_very_first_server_is_told_to_start_with_what_is_wanted_by_now() -> None:
+    agent = _Agent(prepare(None, {"stable": 1}, frozenset({1}), first=True, name="digits", base_path="/models/digits"))
+    agent.here = frozenset({1})
+    agent.look({"stable": 1}, None)
+    agent.look({"stable": 2}, None, after=800)
+    assert agent.labels == {"stable": 1}
+    agent.here = frozenset({1, 2})
+    agent.look({"stable": 2}, None)
+    assert (agent.versions, agent.labels, agent.remembered.labels) == ((2,), {"stable": 2}, {})
+    agent.look({"stable": 2}, None, after=899.9)
+    assert agent.labels == {"stable": 2}
+    agent.look({"stable": 2}, None, after=0.1)
+    assert agent.config is None
+
+
+def test_a_version_that_was_tried_first_leaves_once_another_is_known_to_be_good() -> None:
+    """The first server came up by the file from before the label moved, and died."""
+    agent = _Agent(ServedModel("digits", "/models/digits", (1,), {"stable": 1}))
+    agent.look({"stable": 2}, None)
+    assert agent.labels == {"stable": 2}
+    agent.look({"stable": 2}, _ONE, answered={"stable": 1})
+    agent.look({"stable": 2}, None)
+    assert (agent.versions, agent.labels) == ((1,), {"stable": 1})
+
+
 def test_what_was_available_stays_however_long_the_server_is_away(agent: _Agent) -> None:
     agent.look({"stable": 1}, None)
     agent.look({"stable": 1}, None, after=10**6)
@@ -397,10 +598,6 @@ def test_a_label_without_any_version_to_answer_with_leaves_until_there_is_one(ag
     agent.look({"stable": 1}, (), after=5)
     assert (agent.versions, agent.labels) == ((1,), {})
     assert agent.remembered.labels == {"stable": 1}
-    agent.look({"stable": 1}, None)
-    assert agent.labels == {"stable": 1}
-    agent.look({"stable": 1}, (), after=60)
-    agent.look({"stable": 1}, (), after=5)
     agent.look({"stable": 1}, _ONE, after=5)
     assert agent.labels == {"stable": 1}
 
@@ -424,10 +621,13 @@ def test_versions_that_do_not_matter_any_more_are_forgotten(agent: _Agent) -> No
     assert agent.remembered.loaded == (1, 2)
     agent.look({"stable": 2}, _BOTH, after=5)
     agent.look({"stable": 2}, _status(v1="END", v2="AVAILABLE"))
+    assert agent.remembered.loaded == (1, 2)
+    agent.here = frozenset({2})
+    agent.look({"stable": 2}, _status(v1="END", v2="AVAILABLE"))
     assert agent.remembered.loaded == (2,)
 
 
-# 10: turns
+# 11: turns
 
 
 def test_a_version_waits_for_this_agents_turn(agent: _Agent) -> None:
@@ -464,11 +664,28 @@ def _prepared(
 
 def test_a_server_starts_with_what_was_available_and_is_still_whole() -> None:
     remembered = Remembered(labels={"stable": 1, "canary": 2})
-    assert _prepared(remembered, {"stable": 2, "canary": 2}) == {"stable": 1, "canary": 2}
+    assert _prepared(remembered, {"stable": 3, "canary": 2}, verified=(1, 2, 3)) == {"stable": 1, "canary": 2}
     assert _prepared(remembered, None, verified=(1,)) == {"stable": 1}
-    assert _prepared(remembered, {"stable": 2}) == {"stable": 1}
+    assert _prepared(remembered, {"stable": 3}, verified=(1, 2, 3)) == {"stable": 1}
     assert _prepared(remembered, None, verified=()) is None
     assert _prepared(replace(remembered, failed={1: "bad"}), None) == {"canary": 2}
+
+
+def test_a_server_starts_with_what_is_wanted_now_among_what_was_available() -> None:
+    remembered = Remembered(labels={"stable": 2}, loaded=(1, 2))
+    assert _prepared(remembered, {"stable": 1}) == {"stable": 1}
+    assert _prepared(remembered, {"stable": 1, "canary": 2}) == {"stable": 1, "canary": 2}
+    assert _prepared(remembered, {"stable": 1}, verified=(2,)) == {"stable": 2}
+    assert _prepared(replace(remembered, failed={1: "bad"}), {"stable": 1}) == {"stable": 2}
+    assert _prepared(remembered, {"canary": 1}) == {"canary": 1}
+    assert _prepared(remembered, {}) is None
+    assert _prepared(remembered, None) == {"stable": 2}
+
+
+def test_what_a_server_is_to_start_with_is_remembered_as_far_as_it_was_available() -> None:
+    remembered = Remembered(labels={"stable": 2, "canary": 2}, loaded=(1, 2))
+    assert remember(remembered, {"stable": 1}).labels == {"stable": 1, "canary": 2}
+    assert remember(Remembered(), {"stable": 1}).labels == {}
 
 
 def test_the_very_first_server_starts_with_what_the_labels_ask_for() -> None:
