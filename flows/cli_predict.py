@@ -91,11 +91,12 @@ def predict(  # noqa: PLR0913, PLR0917 - an option a parameter is how click has 
 def _print(model: str, version: int, prediction: Prediction, *, as_json: bool) -> None:
     # They need numpy, which the answer has brought along.
     from flows.answers import answer_lines, rest_value
+    from flows.tables import printable
 
     name = prediction.signature.name
     if prediction.recorded:
         rows = "1 row" if prediction.rows == 1 else f"{prediction.rows} rows"
-        click.echo(f"no --inputs: asked with the version's first warm-up record of {name}, {rows}", err=True)
+        click.echo(f"no --inputs: asked with the version's first warm-up record of {printable(name)}, {rows}", err=True)
     if as_json:
         document = {
             "model": model,
@@ -106,6 +107,6 @@ def _print(model: str, version: int, prediction: Prediction, *, as_json: bool) -
         # Answers are long lists: a line each number would bury them.
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        click.echo(f"{model}:{version} {name}")
+        click.echo(f"{model}:{version} {printable(name)}")
         for line in answer_lines(prediction.outputs):
             click.echo(line)

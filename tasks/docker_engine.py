@@ -118,7 +118,8 @@ def owner() -> str:
 def sweep(client: Any) -> None:
     """Removes the containers of runs that are gone: killed, or on a machine that went down. What fails is only told.
 
-    A run elsewhere, on another machine or in another container, is believed until its time is up.
+    A run elsewhere, on another machine or in another container, is believed until its time is up; and so is this
+    process, which may live long after a container that it could not remove.
     """
     try:
         found = client.api.containers(
@@ -169,7 +170,8 @@ def _pull(client: Any, image: str) -> None:
 def _is_abandoned(owned_by: str, expires: str) -> bool:
     here, _, process = owned_by.rpartition(":")
     pid = process.partition(".")[0]
-    if here and here == owner().rpartition(":")[0] and pid.isdecimal():
+    ours = owner()
+    if here and here == ours.rpartition(":")[0] and pid.isdecimal() and owned_by != ours:
         return _mark(int(pid)) != owned_by
     return not expires.isdecimal() or int(expires) < time.time()
 

@@ -23,7 +23,7 @@ from tasks.model_process.log_tail import printable
 from tasks.model_process.messages import REPLAY, Tolerance, ValidatedCandidate
 from tasks.model_process.replay_messages import LoadedByServer, ReplayPlan
 from tasks.model_process.speed import RECORDED
-from tasks.running_server import RunningServer, require_running_server
+from tasks.running_server import RunningServer, require_running_server, reserved
 from tasks.serving_container import VERSION, ServingContainer
 
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -125,7 +125,7 @@ def _in_container(subject: Subject, spec: PackageSpec, workspace: Path, process:
         with container:
             problem = container.wait(started + limit)
             checks = [_load(subject, time.monotonic() - started, limit, problem, image)]
-            if not problem:
+            if checks[0].passed:
                 checks.append(_warmed_up(subject, container.warmup_records()))
                 left = started + limit - time.monotonic()
                 plan = _plan(subject, VERSION, left, container.grpc, rest=container.rest)
@@ -141,13 +141,16 @@ def _in_running_server(
 ) -> tuple[Check, ...]:
     limit = spec.timeouts.validation
     require_running_server(spec.server)
-    with RunningServer(spec.server, subject.directory, workspace) as server:
+    with (
+        reserved(spec.server, limit),
+        RunningServer(spec.server, subject.model, subject.directory, workspace) as server,
+    ):
         plan = _plan(subject, server.version, limit, server.grpc, base_path=str(server.base_path))
         process.tell(plan)
         loaded, _ = process.result("load", LoadedByServer, limit + _GRACE)
         where = f"the server at {spec.server}, by ReloadConfig; its log and its REST port are not known here"
         check = _load(subject, loaded.seconds, limit, printable(loaded.problem), where)
-        return (check,) if loaded.problem else (check, *_replayed(process, plan, told=True))
+        return (check, *_replayed(process, plan, told=True)) if check.passed else (check,)
 
 
 def _plan(
@@ -185,7 +188,9 @@ def _replayed(process: ModelProcess, plan: ReplayPlan, *, told: bool = False) ->
 def _load(subject: Subject, seconds: float, limit: float, problem: str, where: str) -> Check:
     if problem:
         return Check("server/load", subject.variant, "not AVAILABLE", limit, False, problem)
-    return Check("server/load", subject.variant, round(seconds, 3), limit, True, f"seconds until AVAILABLE; {where}")
+    seconds = round(seconds, 3)
+    detail = f"seconds until AVAILABLE, of `timeouts.validate`; {where}"
+    return Check("server/load", subject.variant, seconds, limit, seconds <= limit, detail)
 
 
 def _warmed_up(subject: Subject, read: int | None) -> Check:

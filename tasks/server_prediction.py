@@ -68,9 +68,7 @@ def predict(
             reference.model, request, version=reference.version, label=reference.label, signature=asked.name
         )
     outputs = {name: _plain(array) for name, array in answer.outputs.items()}
-    first: Any = next(iter(request.values())) if isinstance(request, dict) else request
-    rows = len(first) if isinstance(first, list) or first.ndim else 1
-    return answer.version, Prediction(asked, outputs, rows, recorded=inputs is None)
+    return answer.version, Prediction(asked, outputs, _rows(request), recorded=inputs is None)
 
 
 def _require_client() -> None:
@@ -89,6 +87,12 @@ def _require_client() -> None:
                 f"this asks a server over gRPC, and {library} is not installed",
                 hint="pip install 'slipway[pipeline]', for Python 3.10 to 3.12",
             )
+
+
+def _rows(request: Any) -> int:
+    """The batch size; 1 for a request without a batch dimension, or without any input."""
+    values = list(request.values()) if isinstance(request, dict) else [request]
+    return max((len(value) for value in values if isinstance(value, list) or value.ndim), default=1)
 
 
 def _plain(array: Any) -> Any:

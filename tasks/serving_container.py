@@ -4,7 +4,9 @@
 - The candidate is mounted read-only; both ports are published on loopback alone.
 - No capability, no way to new ones, a root that cannot be written, a limit of memory: the image and the candidate are
   somebody else's.
-- The container goes with the block, whatever ends it. One whose process was killed is swept by a later run.
+- It is not cut off from the network: engines publish no port of a network that is (docs/adr/0014).
+- The container goes with the block, whatever ends it. One whose process was killed, or that could not be removed, is
+  swept by a later run.
 """
 
 from __future__ import annotations
@@ -192,6 +194,8 @@ class ServingContainer:
             "name": self._name,
             "command": self._flags(),
             "environment": environment,
+            # ~/.docker/config.json may hold proxies, with their credentials, for containers that are to be trusted.
+            "use_config_proxy": False,
             "mounts": [Mount(target, str(self._candidate.resolve()), type="bind", read_only=True)],
             "ports": {f"{port}/tcp": ("127.0.0.1", None) for port in (_GRPC, _REST)},
             "labels": {**LABELS, OWNER: owner(), EXPIRES: str(int(time.time() + self._limit + _SPARE))},

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from model_registry.servable import Signature
+from model_registry.serving.client_tensors import holds, whole_numbers
 
 Array = npt.NDArray[Any]
 Answer = dict[str, Array]
@@ -35,6 +36,20 @@ _LARGEST = 1 << 30  # bytes of an answer
 
 class UnansweredError(Exception):
     """The server refused a request, or did not answer it."""
+
+
+class OutOfTimeError(UnansweredError):
+    """It did not answer in time."""
+
+
+class UnavailableError(UnansweredError):
+    """It is away, or takes no requests."""
+
+
+_UNANSWERED = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: OutOfTimeError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+}
 
 
 def open_channel(address: str) -> grpc.Channel:
@@ -75,7 +90,8 @@ class GrpcCalls:
         try:
             return self._calls[signature.method](request, timeout=timeout)
         except grpc.RpcError as error:
-            raise UnansweredError(f"{error.code().name}: {error.details()}") from None
+            kind = _UNANSWERED.get(error.code(), UnansweredError)
+            raise kind(f"{error.code().name}: {error.details()}") from None
 
     @staticmethod
     def arrays(signature: Signature, response: Any) -> Answer:
@@ -145,7 +161,8 @@ class RestCalls:
             data = response.read(_LARGEST)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise UnansweredError(f"{type(error).__name__}: {error}") from None
+            kind = OutOfTimeError if isinstance(error, TimeoutError) else UnansweredError
+            raise kind(f"{type(error).__name__}: {error}") from None
         # What the model calls text need not be any.
         text = data.decode("utf-8", "surrogateescape")
         if response.status != http.client.OK:
@@ -196,6 +213,10 @@ def _array(name: str, value: Any, expected: Array | None) -> Array:
             strings[index] = read(item)
         return _shaped(strings, expected)
     found = np.array(value)
+    if expected.dtype.kind in "iu" and found.dtype.kind in "iuf" and (whole := whole_numbers(value)) is not None:
+        if not holds(expected.dtype, whole):
+            raise ValueError(f"output {name!r} holds {whole.min()} to {whole.max()}, expected {expected.dtype}")
+        found = whole.astype(expected.dtype)
     if found.size and found.dtype.kind not in _KINDS[expected.dtype.kind]:
         raise ValueError(f"output {name!r} holds {found.dtype}, expected {expected.dtype}")
     return _shaped(found.astype(expected.dtype), expected)

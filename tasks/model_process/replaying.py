@@ -2,13 +2,16 @@
 
 The answers are held against those of the model that the candidate was made from, by the rules that the validator has.
 No model is loaded here, only protos are read; so this process keeps the network, which the server is behind.
+
+A server in a container is the candidate's alone, and what becomes of it is the candidate's doing. One that somebody
+else runs may be stopped, or be told of other models: that fails the run, and says nothing of the candidate.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +19,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_management_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-)
+from tensorflow_serving.apis import predict_pb2
 
 from model_registry.servable import Check, Signature
 from tasks.model_process import comparing, exporting, inspecting, warmup_log
@@ -32,23 +30,23 @@ from tasks.model_process.messages import ValidatedCandidate
 from tasks.model_process.replay_calls import (
     Answer,
     GrpcCalls,
+    OutOfTimeError,
     RestCalls,
     UnansweredError,
+    UnavailableError,
     open_channel,
     request_of,
     rows_of,
 )
-from tasks.model_process.replay_messages import LoadedByServer, ReplayPlan
+from tasks.model_process.replay_loading import load, lost, require_version
+from tasks.model_process.replay_messages import ReplayPlan
 from tasks.model_process.speed import RECORDED
 
-_LOOK = 0.2  # seconds
 # Warm latency is the median of so many requests, or of as many as this time allows.
 _MOST_CALLS, _FEWEST_CALLS = 30, 5
 _TIMING = 2.0  # seconds a batch size
 # As JSON a number takes some ten bytes, and a moment to be written and read: beyond so many, gRPC alone goes on.
 _REST_VALUES = 20_000_000
-
-_State = get_model_status_pb2.ModelVersionStatus
 
 
 def stages(receive: Callable[[type[Any]], Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -56,7 +54,7 @@ def stages(receive: Callable[[type[Any]], Any]) -> Iterator[tuple[str, Callable[
     plan: ReplayPlan = receive(ReplayPlan)
     deadline = time.monotonic() + plan.seconds
     if plan.base_path is not None:
-        yield "load", lambda: _load(plan, deadline)
+        yield "load", lambda: load(plan, deadline)
     yield "replay", lambda: ValidatedCandidate(_Replay(plan, deadline).checks())
 
 
@@ -94,6 +92,8 @@ class _Replay:
                     rest.close()
             if all(check.passed for check in checks):
                 checks += self._latency(calls)
+            if plan.base_path is not None and not all(check.passed for check in checks):
+                require_version(plan, channel)
         return tuple(checks)
 
     def _compare(self, way: str, ask: Callable[[Signature], tuple[list[_Case], list[Answer]]]) -> Iterator[Check]:
@@ -106,7 +106,7 @@ class _Replay:
                 asked, answers = ask(signature)
                 yield from self._parity(way, signature, asked, answers)
             except UnansweredError as error:
-                yield Check(name, self.plan.variant, "failed", "answers", False, str(error)[:400])
+                yield self._unanswered(name, error)
             except Exception as error:  # noqa: BLE001 - a server may answer anything
                 yield Check(name, self.plan.variant, "failed", "answers", False, reason(error))
 
@@ -143,27 +143,41 @@ class _Replay:
                 check = replace(_noted(check, state), threshold=RECORDED, passed=True)
             yield check
 
+    def _unanswered(self, name: str, error: UnansweredError) -> Check:
+        if isinstance(error, UnavailableError) and self.plan.base_path is not None:
+            raise lost(self.plan, str(error))
+        detail = self._out_of_time if isinstance(error, OutOfTimeError) else str(error)[:400]
+        return Check(name, self.plan.variant, "failed", "answers", False, detail)
+
     def _latency(self, calls: GrpcCalls) -> Iterator[Check]:
-        warm: dict[str, float] = {}
-        fewest = _MOST_CALLS
-        for case in self._of(self._timed):
-            size = rows_of(case.request)
-            if str(size) in warm:
-                continue
-            seconds: list[float] = []
-            end = time.monotonic() + _TIMING
-            while len(seconds) < _FEWEST_CALLS or (len(seconds) < _MOST_CALLS and time.monotonic() < end):
-                began = time.perf_counter()
-                calls.send(case.signature, case.request, self._left())
-                seconds.append(time.perf_counter() - began)
-            warm[str(size)] = round(statistics.median(seconds) * 1e3, 3)
-            fewest = min(fewest, len(seconds))
-        cold = {str(size): round(seconds * 1e3, 3) for size, seconds in self.first.items()}
-        what = f"milliseconds by batch size, {self._timed.name} over gRPC"
-        detail = f"{what}, medians of at least {fewest} requests"
-        yield Check("server/latency", self.plan.variant, warm, RECORDED, True, detail)
-        detail = f"{what}, the first request after the warm-up"
-        yield Check("server/latency/first", self.plan.variant, cold, RECORDED, True, detail)
+        """Recorded, not judged: when time runs out, what was measured until then."""
+        note, times = "", dict[int, list[float]]()
+        try:
+            for case in self._of(self._timed):
+                if (size := rows_of(case.request)) not in times:
+                    self._time(calls, case, times.setdefault(size, []))
+        except OutOfTimeError:
+            note = self._out_of_time
+        except UnansweredError as error:
+            yield self._unanswered("server/latency", error)
+            return
+        warm = {size: statistics.median(seconds) for size, seconds in times.items() if seconds}
+        fewest = min((len(times[size]) for size in warm), default=0)
+        yield _noted(self._recorded("server/latency", warm, f"medians of at least {fewest} requests"), note)
+        yield self._recorded("server/latency/first", self.first, "the first request after the warm-up")
+
+    def _recorded(self, check: str, seconds: Mapping[int, float], how: str) -> Check:
+        measured = {str(size): round(found * 1e3, 3) for size, found in seconds.items()}
+        detail = f"milliseconds by batch size, {self._timed.name} over gRPC, {how}"
+        return Check(check, self.plan.variant, measured, RECORDED, True, detail)
+
+    def _time(self, calls: GrpcCalls, case: _Case, seconds: list[float]) -> None:
+        """Adds the time of each of several equal requests."""
+        end = time.monotonic() + _TIMING
+        while len(seconds) < _FEWEST_CALLS or (len(seconds) < _MOST_CALLS and time.monotonic() < end):
+            began = time.perf_counter()
+            calls.send(case.signature, case.request, self._left())
+            seconds.append(time.perf_counter() - began)
 
     @property
     def _timed(self) -> Signature:
@@ -183,66 +197,14 @@ class _Replay:
     def _left(self) -> float:
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise UnansweredError(f"not done within {self.plan.seconds:g} s")
+            raise OutOfTimeError(self._out_of_time)
         return left
 
-
-def _load(plan: ReplayPlan, deadline: float) -> LoadedByServer:
-    """Tells the server of the model, and waits until it is AVAILABLE."""
-    began = time.monotonic()
-    request = model_management_pb2.ReloadConfigRequest()
-    config = request.config.model_config_list.config.add()
-    config.name, config.base_path, config.model_platform = plan.model, str(plan.base_path), "tensorflow"
-    config.model_version_policy.specific.versions.append(plan.version)
-    with open_channel(plan.grpc) as channel:
-        stub = model_service_pb2_grpc.ModelServiceStub(channel)
-        # The call lasts as long as the load, retries included.
-        reload = stub.HandleReloadConfigRequest.future(request, timeout=max(1.0, deadline - time.monotonic()))
-        try:
-            while True:
-                problem, state = _look(stub, plan)
-                if state == _State.AVAILABLE or problem:
-                    break
-                if reload.done() and (problem := _refused(reload)):
-                    break
-                if time.monotonic() > deadline:
-                    problem = (
-                        f"not AVAILABLE within {plan.seconds:g} s, the server told {_State.State.Name(state)} of it"
-                    )
-                    break
-                time.sleep(_LOOK)
-        finally:
-            reload.cancel()
-    return LoadedByServer(time.monotonic() - began, problem)
-
-
-def _look(stub: Any, plan: ReplayPlan) -> tuple[str, int]:
-    """Why the server could not load the version, and the version's state."""
-    import grpc
-
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = plan.model
-    try:
-        found = stub.GetModelStatus(request, timeout=10)
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.NOT_FOUND:
-            return "", _State.UNKNOWN
-        return f"{error.code().name}: {error.details()}", _State.UNKNOWN
-    for item in found.model_version_status:
-        if item.version == plan.version:
-            failed = item.state == _State.END and item.status.error_code
-            return f"the server could not load it: {item.status.error_message}" if failed else "", item.state
-    return "", _State.UNKNOWN
-
-
-def _refused(reload: Any) -> str:
-    import grpc
-
-    try:
-        status = reload.result().status
-    except grpc.RpcError as error:
-        return f"the server refused its config: {error.code().name}: {error.details()}"
-    return f"the server refused its config: {status.error_message}" if status.error_code else ""
+    @property
+    def _out_of_time(self) -> str:
+        return (
+            f"time ran out: of `timeouts.validate`, which loading shares, {self.plan.seconds:.3g} s were left for this"
+        )
 
 
 def _cases(plan: ReplayPlan) -> Iterator[_Case]:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click.testing
 import grpc
@@ -18,6 +19,7 @@ import pytest
 from flows.cli import main
 from model_registry.errors import FormatError, InvalidInputError, NotFoundError, SlipwayError, StorageError
 from model_registry.serving.client import Client, Tls
+from model_registry.serving.client_messages import message_class
 from tests.support.certificates import Authority
 from tests.support.model_server_processes import free_port
 from tests.support.prediction_service import Service, serving
@@ -68,6 +70,28 @@ def test_each_version_and_label_has_its_own_signature(client: Client, service: S
 def test_a_version_and_a_label_at_once_are_refused(client: Client) -> None:
     with pytest.raises(InvalidInputError, match="found both: 3 and 'stable'"):
         client.predict("digits", ONE, version=3, label="stable")
+
+
+@pytest.mark.parametrize("label", ["", "\x1b[31m", "\ud800", "Stable"])
+def test_what_cannot_be_a_label_is_refused_and_not_answered_by_the_newest(
+    client: Client, service: Service, label: str
+) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be a label"):
+        client.predict("digits", ONE, label=label)
+
+    assert service.calls == []
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**63, "1", 1.0])
+def test_what_cannot_be_a_version_is_refused(client: Client, service: Service, version: Any) -> None:
+    with pytest.raises(InvalidInputError, match="expected an int from 1"):
+        client.predict("digits", ONE, version=version)
+
+    assert service.calls == []
+
+
+def test_the_last_version_there_can_be_is_asked_for(client: Client) -> None:
+    assert client.predict("digits", ONE, version=2**63 - 1).version == 1
 
 
 def test_a_wrong_input_is_refused_before_it_is_sent(client: Client, service: Service) -> None:
@@ -139,7 +163,7 @@ def test_without_retries_it_is_asked_once(target: str, service: Service) -> None
 def test_no_retry_begins_that_the_deadline_would_end(target: str, service: Service) -> None:
     service.refusals = [UNAVAILABLE] * 100
 
-    with Client(target, retries=100) as client, pytest.raises(StorageError, match=r"did not come back within 0\.3 s"):
+    with Client(target, retries=100) as client, pytest.raises(StorageError, match=r"did not recover within 0\.3 s"):
         client.predict("digits", ONE, timeout=0.3)
 
 
@@ -190,6 +214,22 @@ def test_a_deadline_ends_a_call_that_gets_no_answer(client: Client, service: Ser
 def test_a_timeout_that_is_no_time_is_refused(client: Client, timeout: float) -> None:
     with pytest.raises(InvalidInputError, match="expected seconds above 0"):
         client.predict("digits", ONE, timeout=timeout)
+
+
+def test_a_timeout_longer_than_anybody_waits_is_no_hindrance(client: Client) -> None:
+    assert client.predict("digits", ONE, timeout=1e12).version == 1
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_a_full_batching_queue_is_told_as_overload(target: str, service: Service, code: grpc.StatusCode) -> None:
+    service.refusals = [(code, "The batch scheduling queue to which this task was submitted is full")]
+
+    with Client(target, retries=0) as client:
+        error = _storage_error(client)
+
+    assert "is overloaded" in error.message
+    assert "max_enqueued_batches" in str(error.hint)
+    assert error.transient
 
 
 @pytest.mark.parametrize("way", ["request", "answer"])
@@ -245,8 +285,51 @@ def test_a_closed_client_says_so(client: Client) -> None:
         client.predict("digits", ONE)
 
 
+def test_a_client_that_is_closed_during_a_call_says_so(client: Client, service: Service) -> None:
+    client.predict("digits", ONE)
+    asked, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        held.wait()
+
+    service.before_answer = hold
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.predict, "digits", ONE)
+        try:
+            assert asked.wait(30)
+            client.close()
+            with pytest.raises(InvalidInputError, match="this client was closed"):
+                call.result(30)
+        finally:
+            held.set()
+
+
+def test_a_proxy_is_none_of_a_clients_business(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+
+    with Client(target, retries=0) as client:
+        assert client.predict("digits", ONE).version == 1
+
+
 @pytest.mark.parametrize(
-    "target", ["", "localhost", "http://127.0.0.1:8501", "127.0.0.1:", ":8500", "a b:8500", "127.0.0.1:http"]
+    "target",
+    [
+        "",
+        "localhost",
+        "http://127.0.0.1:8501",
+        "127.0.0.1:",
+        ":8500",
+        "a b:8500",
+        "127.0.0.1:http",
+        "localhost:http",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "localhost:99999",
+    ],
 )
 def test_a_target_that_names_no_server_is_refused(target: str) -> None:
     with pytest.raises(InvalidInputError, match="expected HOST:PORT"):
@@ -315,6 +398,36 @@ def test_predict_speaks_tls(service: Service, authority: Authority, tmp_path: Pa
 
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["outputs"] == {"scores": "ok"}
+
+
+class Odd(Service):
+    """A signature without inputs, under a name that a terminal would obey."""
+
+    signature = "\x1b]0;renamed\x07\x1b[2J"
+
+    def metadata(self, _: Any, __: grpc.ServicerContext) -> Any:
+        definitions = message_class("SignatureDefMap")()
+        definitions.signature_def[self.signature].method_name = "tensorflow/serving/predict"
+        response = message_class("GetModelMetadataResponse")()
+        response.model_spec.version.value = self.version
+        response.metadata["signature_def"].value = definitions.SerializeToString()
+        return response
+
+    def predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+        assert not request.inputs
+        request.inputs[self.input].SetInParent()
+        return super().predict(request, context)
+
+
+def test_predict_asks_a_signature_without_inputs_and_prints_no_name_raw(tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text('{"inputs": {}}')
+
+    with serving(Odd()) as port:
+        asked = ["predict", "digits", "--server", f"127.0.0.1:{port}", "--inputs", str(tmp_path / "request.json")]
+        result = click.testing.CliRunner().invoke(main, asked)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == r"digits:1 \x1b]0;renamed\x07\x1b[2J"
 
 
 @pytest.mark.parametrize("wrong", ["authority", "name", "no TLS"])

@@ -121,7 +121,7 @@ def test_a_server_that_stays_away_is_a_transient_error_within_the_deadline(
     server.kill()
 
     started = time.monotonic()
-    with pytest.raises(StorageError, match=r"did not come back within 1 s") as caught:
+    with pytest.raises(StorageError, match=r"did not recover within 1 s") as caught:
         client.predict("digits", ROWS, timeout=1)
 
     assert caught.value.transient

@@ -153,6 +153,23 @@ def test_an_answer_of_another_type_is_refused(recorder: Recorder) -> None:
         ask(recorder, asked, predict_record(x=[1.0]), '{"outputs": [1.5]}', expected)
 
 
+def test_whole_numbers_are_read_with_every_digit(recorder: Recorder) -> None:
+    """Of a list with numbers both above int64's and below numpy makes float64."""
+    asked, expected = signature("predict", {"n": "uint64"}), {"n": np.array([2**63 + 1, 1], np.uint64)}
+    answer = json.dumps({"outputs": [2**63 + 1, 1]})
+
+    found = ask(recorder, asked, predict_record(x=[1.0]), answer, expected)
+
+    np.testing.assert_array_equal(found["n"], expected["n"])
+    assert found["n"].dtype == np.uint64
+
+
+def test_whole_numbers_that_the_dtype_has_not_are_refused(recorder: Recorder) -> None:
+    asked, expected = signature("predict", {"n": "uint8"}), {"n": np.array([44], np.uint8)}
+    with pytest.raises(ValueError, match="holds 300 to 300, expected uint8"):
+        ask(recorder, asked, predict_record(x=[1.0]), '{"outputs": [300]}', expected)
+
+
 def test_what_the_server_refuses_is_told_in_its_words(recorder: Recorder) -> None:
     recorder.status = 400
     with pytest.raises(UnansweredError, match=r"status 400: .*no such thing"):

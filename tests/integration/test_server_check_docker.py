@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -252,6 +253,43 @@ def test_a_later_run_removes_what_a_killed_one_left(engine: DockerEngine, tmp_pa
             process.kill()
             process.wait()
             engines.sweep(client)
+
+
+def test_a_container_gets_its_own_environment_and_none_of_the_engines_users(
+    engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker's own tools pass the proxies of ~/.docker/config.json, and with them their passwords, to containers."""
+    (tmp_path / "config.json").write_text(
+        json.dumps({"proxies": {"default": {"httpProxy": "http://somebody:secret@proxy:3128"}}})
+    )
+    image = engine.image("never", NEVER_READY)  # before: it is made of a container too
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    with engines.docker_engine() as client:
+        of_the_image = client.api.inspect_image(image)["Config"]["Env"]
+        with ServingContainer(client, image, "tiny", tmp_path, accelerated=False, limit=60):
+            (container,) = engine.containers()
+
+    ours = ["MODEL_NAME=tiny", "MODEL_BASE_PATH=/models", "HOME=/tmp", "TF_CPP_MIN_LOG_LEVEL=0"]
+    expected = dict(entry.split("=", 1) for entry in [*of_the_image, *ours])
+    assert dict(entry.split("=", 1) for entry in container["Config"]["Env"]) == expected
+
+
+def test_a_container_that_could_not_be_removed_goes_once_its_time_is_up(engine: DockerEngine) -> None:
+    """Its process may be a worker that lives for months."""
+    image = engine.image("never", NEVER_READY)
+
+    def left(expires: float) -> None:
+        labels = {**engines.LABELS, engines.OWNER: engines.owner(), engines.EXPIRES: str(int(expires))}
+        client.containers.create(image, labels=labels)
+
+    with engines.docker_engine() as client:
+        left(time.time() - 1)
+        left(time.time() + 600)
+        engines.sweep(client)
+        (kept,) = engine.containers()
+        assert int(kept["Config"]["Labels"][engines.EXPIRES]) > time.time()
+        engines.remove(client, kept["Id"])
 
 
 def test_without_an_engine_nothing_is_begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

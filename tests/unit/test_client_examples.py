@@ -48,6 +48,7 @@ def test_serialized_examples_are_sent_as_they_are() -> None:
         ({"age": []}, "at least 1; found age: 0"),
         ({"age": [1], "name": ["a", "b"]}, "found age: 1, name: 2"),
         ({"age": 7}, "'age' is a single value"),
+        ({"age": [[1], [2, 3]]}, "'age' is no array"),
         ({"age": [1j]}, "complex128: expected numbers, booleans or strings"),
         ({"age": [None]}, "found a NoneType among them"),
         ({"age": [2**64 - 1]}, "above those of int64"),

@@ -88,6 +88,9 @@ def test_values_that_the_dtype_can_hold_are_taken(value: Any, dtype: str) -> Non
         ([1.5], "int32", "found float64 [1]"),
         ([256], "uint8", "found 256 to 256"),
         ([-1, 3], "uint64", "found -1 to 3"),
+        ([-1, 2**63], "uint64", f"found -1 to {2**63}"),
+        ([1, 2**64], "uint64", f"found 1 to {2**64}"),
+        ([2**63, 1], "int64", f"found 1 to {2**63}"),
         ([1e39], "float32", "found 1e+39"),
         ([1e6], "float16", "found 1000000.0"),
         ([1], "bool", "found int64 [1]"),
@@ -106,6 +109,11 @@ def test_values_that_would_become_others_are_refused(value: Any, dtype: str, exp
 
     assert expected in error.message
     assert "signature 'serving_default'" in error.message
+
+
+def test_whole_numbers_beyond_int64_keep_every_digit_beside_small_ones() -> None:
+    assert taken([2**63, 1], "uint64").tolist() == [2**63, 1]
+    assert taken([[2**64 - 1], [0]], "uint64").tolist() == [[2**64 - 1], [0]]
 
 
 def test_an_array_of_another_dtype_is_refused_with_what_to_write() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from model_registry.spec import PackageSpec
 from model_registry.variants import REHEARSAL
-from tasks import docker_engine
+from tasks import docker_engine, server_check
 from tasks.model_process.messages import Tolerance
 from tasks.server_check import Subject, check_in_server, require_server
 
@@ -32,15 +32,24 @@ def test_a_rehearsal_is_told_as_not_tried(monkeypatch: pytest.MonkeyPatch) -> No
     assert "rehearsal" in check.detail
 
 
+@pytest.mark.parametrize(("seconds", "passed"), [(13.999, True), (14.0, True), (14.023, False)])
+def test_a_candidate_that_is_available_too_late_has_not_passed(seconds: float, passed: bool) -> None:
+    check = server_check._load(SUBJECT, seconds, 14.0, "", "somewhere")
+    assert (check.measured, check.threshold, check.passed) == (seconds, 14.0, passed)
+    assert "timeouts.validate" in check.detail
+
+
 def abandoned(owner: str, expires: float) -> bool:
     return docker_engine._is_abandoned(owner, str(int(expires)))
 
 
-def test_a_container_of_a_living_process_is_kept_however_late_it_is() -> None:
-    assert not abandoned(docker_engine.owner(), 0)
+def test_this_process_keeps_its_containers_until_their_time_is_up() -> None:
+    """One that it could not remove would be there as long as the process is."""
+    assert not abandoned(docker_engine.owner(), time.time() + 600)
+    assert abandoned(docker_engine.owner(), time.time() - 1)
 
 
-def test_a_container_of_a_dead_process_is_abandoned_at_once() -> None:
+def test_a_container_of_another_process_is_kept_while_that_lives_and_no_longer() -> None:
     process = subprocess.Popen(["sleep", "60"])
     owner = docker_engine._mark(process.pid)
     assert not abandoned(owner, 0)
