@@ -81,7 +81,16 @@ class FollowedModel:
         if look.wanted is not None:
             self.look = look
 
-    def decide(self, answered: Mapping[str, int], elsewhere: Loading, now: float, settings: SyncSettings) -> Decision:
+    def decide(
+        self,
+        answered: Mapping[str, int],
+        elsewhere: Loading,
+        now: float,
+        settings: SyncSettings,
+        *,
+        gone: bool,
+        first: bool,
+    ) -> Decision:
         """What is to be done, by what was seen.
 
         Args:
@@ -89,6 +98,8 @@ class FollowedModel:
             elsewhere: What the server is loading for other models.
             now: Monotonic seconds.
             settings: The agent's.
+            gone: Whether a server that does not answer has ended.
+            first: Whether no version of any model was ever AVAILABLE here.
         """
         listed = self.config.versions if self.config else ()
         wanted = self.look.wanted
@@ -105,6 +116,8 @@ class FollowedModel:
             answered=answered,
             now=now,
             elsewhere=elsewhere,
+            gone=gone,
+            first=first,
         )
         rules = Settings(
             settle=settings.settle,

@@ -72,7 +72,7 @@ class SyncAgent:
         self._lock = threading.Lock()
         self._retries: list[tuple[str, int]] = []
         self._looked_at = clock()
-        self._server = ServerWatch(ServerStatus(settings.server), metrics)
+        self._server = ServerWatch(ServerStatus(settings.server), metrics, silence=settings.silence, clock=clock)
         self._view = RegistryView(registry, models=settings.models, labels=settings.labels, variants=settings.variants)
         self._directory = ServingDirectory(settings.destination)
         try:
@@ -131,7 +131,7 @@ class SyncAgent:
         """Writes a models.config that a server may start with, while there is none that answers.
 
         Raises:
-            StorageError: If nothing at all can be served; what is there is left as it is.
+            StorageError: If nothing at all can be served; what is there is left as it is, unless nothing is wanted.
         """
         look = self._view.look(self._known())
         if look.problem:
@@ -139,13 +139,18 @@ class SyncAgent:
         self._take(look)
         start_up = StartUp(self._settings, self._directory, self._view, self._supply)
         config = start_up.config(self._written.memory, look)
+        memory = AgentMemory(start_up.remembered)
         if not config:
+            if any(model.config for model in self._models.values()) and all(
+                model.wanted == {} for model in look.models.values()
+            ):
+                self._written.write(memory, ())  # what is there is not wanted any more
             reasons = [*start_up.problems.values(), look.problem, *(model.problem for model in self._models.values())]
             raise StorageError(
                 "nothing can be served: " + ("; ".join(filter(None, reasons)) or "no label names a version"),
                 hint=f"see what the labels name in {self._registry.store.uri}, and --model, --label and --variant",
             )
-        self._written.write(self._written.memory, config.values())
+        self._written.write(memory, config.values())
         here = self._directory.here()
         for name, model in self._models.items():
             model.config, model.here = config.get(name), here.get(name, {})
@@ -266,7 +271,14 @@ class SyncAgent:
             model.server = server.versions.get(name, ()) if server.reachable else None
             elsewhere = max((found for other, found in loading.items() if other != name), default=Loading.NOTHING)
             answered = server.answered.get(name, {})
-            decisions[name] = model.decide(answered, elsewhere, self._clock(), self._settings)
+            decisions[name] = model.decide(
+                answered,
+                elsewhere,
+                self._clock(),
+                self._settings,
+                gone=server.gone,
+                first=self._written.memory.first,
+            )
             loading[name] = decisions[name].loading
         return server.reachable, decisions
 

@@ -53,7 +53,9 @@ class Telling:
         if listed and not (named or version in self.wanted):
             return VersionReport(version, "LEAVING")
         if listed and self.seen.server is None:
-            return VersionReport(version, "LOADING", why=_SILENT)
+            stay = self.stays.get(version)
+            was_available = not self.seen.gone and stay is not None and stay.lacking is None
+            return VersionReport(version, "AVAILABLE" if was_available else "LOADING", why=_SILENT)
         if listed:
             why = self._not_taken_up(version, status)
             return VersionReport(version, "AVAILABLE" if is_available(status) else "LOADING", why=why)

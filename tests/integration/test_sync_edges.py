@@ -65,7 +65,10 @@ class Place:
 
     def again(self, **options: object) -> Place:
         """The same place with the next agent."""
-        self.agent.close()
+        deadline = time.monotonic() + WITHIN
+        while not self.agent.close():  # a look at the registry may be under way
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         self.agent = start(self.bench, self.server, **options)
         return self
 

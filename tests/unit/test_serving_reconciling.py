@@ -429,6 +429,8 @@ def test_nothing_changes_while_nothing_is_known_of_the_server(agent: _Agent) -> 
     assert agent.versions == (1, 2)
     assert decision.serving == {"stable": 1}
     assert decision.keep == {1, 2, 3}
+    assert agent.state(1) == ("AVAILABLE", "the server does not answer")
+    assert agent.state(2) == ("LOADING", "the server does not answer")
 
 
 def test_a_slow_server_is_no_reason_to_give_a_version_up(agent: _Agent) -> None:
