@@ -196,6 +196,26 @@ class Registry(Catalog):
         decide = partial(transitions.retire, model=model, versions=versions, forget=forget)
         return self._change(model, decide, origin=origin, dry_run=dry_run)
 
+    def change_traffic(
+        self,
+        model: str,
+        decide: Callable[[State], Transition | None],
+        *,
+        origin: Origin,
+        dry_run: bool = False,
+        insist: bool = False,
+    ) -> Record | None:
+        """Lets a rollout go on, as model_registry.rollout_transitions decides.
+
+        Args:
+            model: Whose.
+            decide: Given the state, what is done; None for nothing.
+            origin: Who does it, and why.
+            dry_run: Whether to hold it to the rules and change nothing.
+            insist: Whether to decide anew where somebody else was first, as an operator means it: pause whatever runs.
+        """
+        return self._change(model, decide, origin=origin, dry_run=dry_run, rounds=_ROUNDS if insist else 1)
+
     def collected(self, model: str, versions: Collection[int], *, origin: Origin) -> Record | None:
         """Notes that retired versions were deleted (model_registry.collection)."""
         return self._change(model, partial(transitions.collect, versions=versions), origin=origin, dry_run=False)
@@ -243,23 +263,34 @@ class Registry(Catalog):
             missing = {*transition.versions} - {listed.version for listed in self.listing(model)}
             if missing:
                 raise self.no_such_version(Reference(model, version=min(missing)), self.outcome(model, min(missing)))
-        label, before, to = transition.label, transition.from_version, transition.to_version
-        if label is None or to is None:
+        moved = _moves(transition)
+        if moved is None:
             return
-        numbers = (to,) if before is None else (to, before)
-        target, *holders = in_parallel(partial(self._outcome_or_error, model), numbers)
+        label, to, before = moved
+        target, *holders = in_parallel(partial(self._outcome_or_error, model), (to, *before))
         if isinstance(target, FormatError):
             raise target
         if not isinstance(target, ServableVersion):
             raise self.no_such_version(Reference(model, version=to), target)
-        for holder in holders:
+        for number, holder in zip(before, holders, strict=True):
             if isinstance(holder, ServableVersion):
                 transitions.require_variants(target, holder, label)
             else:  # a label must be free to leave it
-                log.warning("%s:%s, which %s@%s names, has no manifest that can be read", model, before, model, label)
+                log.warning("%s:%s, which %s@%s names, has no manifest that can be read", model, number, model, label)
 
     def _outcome_or_error(self, model: str, version: int) -> Outcome | FormatError:
         try:
             return self.outcome(model, version)
         except FormatError as error:
             return error
+
+
+def _moves(transition: Transition) -> tuple[str, int, tuple[int, ...]] | None:
+    """Which label is to name which version, and those whose variants it needs; None where none moves forward."""
+    label, before, to = transition.label, transition.from_version, transition.to_version
+    if transition.action == "begin" and transition.traffic and (traffic := transition.traffic.after):
+        holders = {traffic.baseline, *([] if before is None else [before])}
+        return traffic.canary, traffic.candidate, tuple(sorted(holders))
+    if label is None or to is None or transition.action in ("withdraw", "finish"):  # which was served before
+        return None
+    return label, to, () if before is None else (before,)

@@ -8,11 +8,13 @@
        and never a deletion.
     4. A label that follows new versions (`package --label`) never goes below the highest version that it
        ever named: a late packaging, or one that finds an old version again, undoes no rollback.
-    5. What a label names or may be rolled back to is not retired. What is retired is deleted later, and
-       its number never comes back.
+    5. What a label names or may be rolled back to is not retired, nor what a rollout needs. What is retired is
+       deleted later, and its number never comes back.
+    6. There is one rollout of a model at a time. As long as it is under way its two labels move by it alone, and it
+       goes on only from the very traffic that it was decided on: whoever still acts on another is fenced off.
 
-`promote`, `follow`, `roll_back`, `unlabel`, `retire` and `collect` decide; `apply` holds the decision
-against the state that is there when it is written.
+`promote`, `follow`, `roll_back`, `unlabel`, `retire` and `collect` decide, and what is in `rollout_transitions` for a
+rollout; `apply` holds the decision against the state that is there when it is written.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ class Expect(Enum):
 
     ANYTHING = "anything"
 
+
+# What leads a label back in its past.
+_BACK = frozenset({"rollback", "withdraw", "finish"})
 
 # A version, nothing (None), or whatever it is.
 Expected = int | None | Expect
@@ -151,9 +156,11 @@ def apply(state: State, record: Record, *, model: str) -> State:
     transition = record.transition
     _require(state, transition, model)
     after = replace(state, revision=record.revision, last_transition=record)
+    if transition.traffic:
+        after = replace(after, traffic=transition.traffic.after)
     label, to = transition.label, transition.to_version
     if label is None:
-        return _without(after, transition, record.revision)
+        return after if transition.traffic else _without(after, transition, record.revision)
     labels = {name: version for name, version in state.labels.items() if name != label}
     pasts = {name: past for name, past in state.pasts.items() if name != label}
     if to is not None:
@@ -165,6 +172,7 @@ def apply(state: State, record: Record, *, model: str) -> State:
 def _require(state: State, transition: Transition, model: str) -> None:
     """What must be true of the state in which a transition is made, whoever decided on it, and when."""
     label = transition.label
+    _require_traffic(state, transition, model)
     if transition.action == "retire":
         _require_unneeded(state, transition, model)
     if label is None:
@@ -176,7 +184,7 @@ def _require(state: State, transition: Transition, model: str) -> None:
             f"found {_named(model, found)}",
             hint=f"see `slipway history {model}`, and decide anew",
         )
-    if transition.action == "rollback":
+    if transition.action in _BACK and transition.to_version is not None:
         past = state.pasts[label].versions
         if past[-1:] != (transition.to_version,):
             raise ConflictError(
@@ -189,6 +197,35 @@ def _require(state: State, transition: Transition, model: str) -> None:
         raise ConflictError(
             f"{model}:{transition.to_version} is retired: expected a version that is not",
             hint="package its source again for a new version; a retired one does not come back",
+        )
+
+
+def _require_traffic(state: State, transition: Transition, model: str) -> None:
+    """Rule 6."""
+    there, change = state.traffic, transition.traffic
+    if change is None:
+        if there and transition.label in (there.stable, there.canary):
+            raise ConflictError(
+                f"{model}@{transition.label} takes part in a rollout: expected to move it alone, found "
+                f"{model}:{there.candidate} on its way from {there.canary} to {there.stable}, with {there.weight} % of "
+                "the requests",
+                hint=f"`slipway rollout {model} --abort` ends it first",
+            )
+        return
+    if there != change.before:
+        if there is None:
+            found = "none is under way any more"
+        elif change.before is None:
+            found = f"one of {model}:{there.candidate} is under way"
+        elif there.epoch != change.before.epoch:
+            found = f"it was taken up by another run (epoch {there.epoch}, this one is {change.before.epoch})"
+        else:
+            found = f"it is {'paused' if there.paused else there.phase} at {there.weight} % by now"
+        last = state.last_transition
+        by = f"; last changed by {last.origin.who}" if last else ""
+        raise ConflictError(
+            f"the rollout of {model} was changed meanwhile: {found}{by}",
+            hint=f"see `slipway rollout {model} --status` and `slipway history {model}`",
         )
 
 
@@ -218,6 +255,11 @@ def _require_unneeded(state: State, transition: Transition, model: str) -> None:
                 "back to it",
                 hint="with --forget rollbacks pass over it",
             )
+        if state.traffic and version in state.traffic.versions():
+            raise ConflictError(
+                f"{model}:{version} cannot be retired: the rollout of {model}:{state.traffic.candidate} needs it",
+                hint=f"wait for its end, or end it: slipway rollout {model} --abort",
+            )
 
 
 def require_variants(target: ServableVersion, holder: ServableVersion, label: str) -> None:
@@ -244,7 +286,7 @@ def require_variants(target: ServableVersion, holder: ServableVersion, label: st
 
 def _past_after(past: Past, transition: Transition, to: int) -> Past:
     highest = max(past.highest, to)
-    if transition.action == "rollback":
+    if transition.action in _BACK:
         return Past(past.versions[:-1], highest)
     steps = past.versions if transition.from_version is None else (*past.versions, transition.from_version)
     return Past(steps[-PAST_STEPS:], highest)
