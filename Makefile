@@ -16,7 +16,7 @@ demo: $(READY)  ## train a digits model, package it, show it and ask it
 	@$(PY) examples/digits/demo.py
 
 test: $(READY)  ## run the tests (PYTEST_FLAGS=... adds to them)
-	@$(PY) -m pytest -n 3 --dist loadgroup $(PYTEST_FLAGS)
+	@$(PY) -m pytest -n 4 --dist loadgroup $(PYTEST_FLAGS)
 
 soak: $(READY)  ## run the long tests too: every crash, big races; prints their figures
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "soak or figures" $(PYTEST_FLAGS)

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 _SUPPORT = Path(__file__).parent / "support"
 pytest_plugins = [f"tests.support.{fixtures.stem}" for fixtures in sorted(_SUPPORT.glob("fixtures_*.py"))]
@@ -48,6 +49,10 @@ def _isolate(home: Path) -> None:
 
 
 _isolate(Path(_HOME.name))
+
+# How long an example takes says more about who else uses the two cores than about what is tested.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def pytest_unconfigure() -> None:

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from model_registry.errors import SlipwayError
 from tasks.model_process.error_lines import reason
+from tasks.model_process.lean_import import lean_import
 from tasks.model_process.messages import (
     ANSWER,
     CONVERT,
@@ -66,7 +67,8 @@ def main() -> None:
     role, descriptor = sys.argv[1], int(sys.argv[2])
     inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
-    stages: Callable[[Receive[Any]], Stages] = importlib.import_module(_MODULES[role]).stages
+    with lean_import():
+        stages: Callable[[Receive[Any]], Stages] = importlib.import_module(_MODULES[role]).stages
 
     def receive(kind: type[Message]) -> Message:
         return TypeAdapter(kind).validate_json(inbox.get())

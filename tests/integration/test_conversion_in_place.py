@@ -26,7 +26,7 @@ from tasks.conversion import Candidate, convert
 from tests.support.command import Outcome, assert_no_process_in, scratch_of
 from tests.support.prefect_processes import PrefectServer
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = pytest.mark.xdist_group("prefect-workers")
 
 NOBODY = (
     "this machine has no GPU that TensorFlow may use, "

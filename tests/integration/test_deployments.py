@@ -19,7 +19,7 @@ from tests.support.prefect_api import artifacts_since, ids, until
 from tests.support.prefect_processes import PrefectServer
 from tests.support.trainers import Trainer, publish_from, refuse_from, sha256
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = pytest.mark.xdist_group("prefect-workers")
 
 Deployments = dict[str, dict[str, Any]]
 

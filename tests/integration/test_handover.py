@@ -33,7 +33,7 @@ from tests.support.fixtures_s3 import Bucket
 from tests.support.prefect_api import call, ids, until
 from tests.support.prefect_processes import PrefectServer, PrefectWorker
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = pytest.mark.xdist_group("prefect-workers")
 
 DEPLOYMENT = "convert-model/convert-model"
 

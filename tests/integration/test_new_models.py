@@ -32,7 +32,7 @@ from tests.support.prefect_api import call, ids, until
 from tests.support.prefect_processes import PrefectServer
 from tests.support.trainers import Trainer, publish_from, refuse_from, sha256
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = pytest.mark.xdist_group("prefect-workers")
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.fixtures_prefect import PrefectServer, StartWorker
 
-pytestmark = pytest.mark.xdist_group("prefect")
+pytestmark = pytest.mark.xdist_group("prefect-workers")
 
 _FLOW = """
 from pathlib import Path
@@ -52,5 +51,5 @@ def test_a_worker_runs_a_deployed_flow_and_the_server_tells_of_it(
 
     assert deployed.returncode == 0, f"{deployed.stdout}{deployed.stderr}\n{worker.log.read_text()}"
     assert answer.read_text() == "from the worker"
-    runs = httpx.post(f"{prefect_server.api_url}/flow_runs/filter", json={}, timeout=10).json()
+    runs = prefect_server.client.post("flow_runs/filter", json={}).json()
     assert [run["state_type"] for run in runs if run["work_pool_name"] == worker.pool] == ["COMPLETED"]

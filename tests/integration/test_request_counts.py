@@ -6,9 +6,7 @@ them ten thousand versions, ten pages of a listing.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -29,13 +27,14 @@ from model_registry.servable import ServableVersion, Variant
 from model_registry.state import Origin
 from model_registry.storage.s3 import S3Store
 from tests.support.drafts import make_draft, make_payload
-from tests.support.s3_server import S3Server
+from tests.support.s3_server import run_s3_server
 
 pytestmark = pytest.mark.xdist_group("request-counts")  # what is counted in is made once
 
 _PAGE = 1000  # keys that S3 lists in one answer
 _MODELS = 1000
 _VERSIONS = 10_000
+_BUCKET = "counted"
 _ORIGIN = Origin("ann@build-7")
 
 
@@ -69,36 +68,6 @@ class Counted:
         self.requests.append(f"list {key}" if "list-type" in query else f"{request.method} {key}")
 
 
-@pytest.fixture(scope="module")
-def bucket_client(s3_server: S3Server) -> tuple[str, Any]:
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=s3_server.endpoint,
-        aws_access_key_id=s3_server.key,
-        aws_secret_access_key=s3_server.secret,
-        region_name="us-east-1",
-        config=Config(max_pool_connections=20, retries={"mode": "standard", "total_max_attempts": 5}),
-    )
-    bucket = f"test-{uuid.uuid4().hex[:16]}"
-    client.create_bucket(Bucket=bucket)
-    return bucket, client
-
-
-def counted(bucket: str, prefix: str, client: Any, documents: dict[str, bytes]) -> Counted:
-    """A registry with these documents, and labels on its model `digits`."""
-    with ThreadPoolExecutor(8) as pool:
-        put = [
-            pool.submit(client.put_object, Bucket=bucket, Key=f"{prefix}/{key}", Body=data)
-            for key, data in documents.items()
-        ]
-        for job in put:
-            job.result()
-    found = Counted(Registry(S3Store(bucket, prefix, client=client)), client)
-    for version in (1, 2, 3):
-        found.registry.promote("digits", version, "stable", origin=_ORIGIN)
-    return found
-
-
 def documents_of(model: str, versions: int) -> dict[str, bytes]:
     """Manifests of versions without files, and the claim on the last one."""
     documents = {}
@@ -110,16 +79,29 @@ def documents_of(model: str, versions: int) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def two_registries(bucket_client: tuple[str, Any]) -> dict[str, Counted]:
+def two_registries(s3_server_python: Path) -> Iterator[dict[str, Counted]]:
     """One with a single model of ten versions, and one with a thousand more models and pages of versions."""
-    bucket, client = bucket_client
-    large = documents_of("digits", _VERSIONS)
+    contents = {"small": documents_of("digits", 10), "large": documents_of("digits", _VERSIONS)}
     for number in range(_MODELS):
-        large |= documents_of(f"model-{number}", 1)
-    return {
-        "small": counted(bucket, "small", client, documents_of("digits", 10)),
-        "large": counted(bucket, "large", client, large),
-    }
+        contents["large"] |= documents_of(f"model-{number}", 1)
+    stored = {f"{name}/{key}": data for name, documents in contents.items() for key, data in documents.items()}
+    with run_s3_server(s3_server_python, buckets={_BUCKET: stored}) as server:
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=server.endpoint,
+            aws_access_key_id=server.key,
+            aws_secret_access_key=server.secret,
+            region_name="us-east-1",
+            config=Config(max_pool_connections=20, retries={"mode": "standard", "total_max_attempts": 5}),
+        )
+        yield {name: labelled(Counted(Registry(S3Store(_BUCKET, name, client=client)), client)) for name in contents}
+
+
+def labelled(found: Counted) -> Counted:
+    """With a label on its model `digits` that has been moved."""
+    for version in (1, 2, 3):
+        found.registry.promote("digits", version, "stable", origin=_ORIGIN)
+    return found
 
 
 @pytest.fixture(params=["small", "large"])

@@ -1,7 +1,8 @@
 """Fixtures for a real Prefect server and its workers.
 
-Starting the server takes seconds, so that tests which use it share one worker of pytest-xdist:
-`pytestmark = pytest.mark.xdist_group("prefect")`.
+Starting the server takes seconds, so that tests which use it share two workers of pytest-xdist, with a server each:
+`xdist_group("prefect")` for flows and commands, `xdist_group("prefect-workers")` for deployments, their workers and
+conversions. In one they would be the last to end by far.
 """
 
 from __future__ import annotations

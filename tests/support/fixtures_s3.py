@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import boto3
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from tests.support.s3_server import (
     S3Server,
@@ -42,13 +45,29 @@ class Bucket:
         return self.server.environ()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def botocore_parses_once() -> Iterator[None]:
+    """Botocore parses a megabyte of its own JSON for each session, 70 ms of work, and the tests open thousands."""
+    parse = JSONFileLoader.load_file
+    parsed = functools.cache(lambda path: parse(JSONFileLoader(), path))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(JSONFileLoader, "load_file", lambda _, path: parsed(path))
+        yield
+
+
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
-    """A running S3 server; skips where its environment is missing, but fails under CI."""
+def s3_server_python() -> Path:
+    """The interpreter of the S3 server; skips where its environment is missing, but fails under CI."""
     python = server_python()
     if python is None:
         _missing("the S3 server's environment is missing: `make setup` makes .venv-s3")
-    with run_s3_server(python) as server:
+    return python
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_server_python: Path) -> Iterator[S3Server]:
+    """A running S3 server."""
+    with run_s3_server(s3_server_python) as server:
         yield server
 
 

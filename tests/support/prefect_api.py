@@ -18,7 +18,7 @@ def call(server: PrefectServer, path: str, body: dict[str, Any] | None = None, m
     deadline = time.monotonic() + _WITHIN
     while True:
         by = method or ("GET" if body is None else "POST")
-        answer = httpx.request(by, f"{server.api_url}/{path}", json=body, timeout=60, trust_env=False)
+        answer = server.client.request(by, path, json=body)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
             answer.raise_for_status()
             return answer.json() if answer.content else None
@@ -35,7 +35,7 @@ def until(happened: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + _WITHIN
     while not happened():
         assert time.monotonic() < deadline, f"expected within {_WITHIN:g} s that {what}"
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def ids(server: PrefectServer, what: str) -> set[str]:

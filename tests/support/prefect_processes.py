@@ -18,6 +18,8 @@ import psutil
 _START_SECONDS = 120
 _STOP_SECONDS = 20
 _LOG_TAIL = 4000
+# Shorter than the server keeps a connection without requests, so that none is used that it is just closing.
+_KEPT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class PrefectServer:
         api_url: What a client calls PREFECT_API_URL.
         home: The PREFECT_HOME of the server and of every process that talks to it.
         log: What the server printed.
+        client: Asks it. One for all requests: each new one would read all certificates first, thirty times the work.
     """
 
     api_url: str
     home: Path
     log: Path
+    client: httpx.Client
 
     def environ(self) -> dict[str, str]:
         """A whole environment for a process that shall talk to this server and no other."""
@@ -85,7 +89,13 @@ def running_server(home: Path, *, ui: bool = False) -> Iterator[PrefectServer]:
         ui: Whether it serves its pages too.
     """
     port = _free_port()
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", home, home / "server.log")
+    client = httpx.Client(
+        base_url=f"http://127.0.0.1:{port}/api/",
+        timeout=60,
+        trust_env=False,
+        limits=httpx.Limits(keepalive_expiry=_KEPT_SECONDS),
+    )
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", home, home / "server.log", client)
     environ = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -94,8 +104,8 @@ def running_server(home: Path, *, ui: bool = False) -> Iterator[PrefectServer]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with _running(command, environ, server.log) as process:
-        _until(lambda: _answers(f"{server.api_url}/health"), process, server.log, "the Prefect server answers")
+    with client, _running(command, environ, server.log) as process:
+        _until(lambda: _answers(server), process, server.log, "the Prefect server answers")
         yield server
 
 
@@ -116,8 +126,8 @@ def running_worker(server: PrefectServer, pool: str, environ: dict[str, str] | N
         _until(lambda: _is_online(server, worker), process, worker.log, f"worker {name} is online")
         yield worker
     # The server would take it for online for another minute and a half.
-    url = f"{server.api_url}/work_pools/{pool}/workers/{name}"
-    _until(lambda: httpx.delete(url, timeout=60, trust_env=False).is_success, None, worker.log, "its entry goes")
+    entry = f"work_pools/{pool}/workers/{name}"
+    _until(lambda: server.client.delete(entry).is_success, None, worker.log, "its entry goes")
 
 
 @contextlib.contextmanager
@@ -170,16 +180,15 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _answers(url: str) -> bool:
+def _answers(server: PrefectServer) -> bool:
     try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
+        return server.client.get("health", timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
 
 def _is_online(server: PrefectServer, worker: PrefectWorker) -> bool:
-    url = f"{server.api_url}/work_pools/{worker.pool}/workers/filter"
-    answer = httpx.post(url, json={}, timeout=5, trust_env=False)
+    answer = server.client.post(f"work_pools/{worker.pool}/workers/filter", json={}, timeout=5)
     if answer.status_code == httpx.codes.NOT_FOUND:  # the worker makes its pool first
         return False
     answer.raise_for_status()

@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from botocore.config import Config
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _READY_WITHIN = 60.0
 _ROOT_KEY, _ROOT_SECRET = "root", "rootsecret"
+_ACCOUNT = "000000000000"  # whose buckets the server keeps below a directory of this name
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,17 @@ def server_python() -> Path | None:
 
 
 @contextmanager
-def run_s3_server(python: Path, *, persistent: bool = True) -> Iterator[S3Server]:
-    """Starts a server on a free loopback port, with an empty data directory, and ends it.
+def run_s3_server(
+    python: Path, *, persistent: bool = True, buckets: Mapping[str, Mapping[str, bytes]] | None = None
+) -> Iterator[S3Server]:
+    """Starts a server on a free loopback port, and ends it.
 
     Args:
         python: The interpreter that has it.
         persistent: Whether objects are kept on the disk. The server then reads the whole object again for
             each range of it that somebody asks for.
+        buckets: What a persistent server finds on the disk at its start, bytes by key in each bucket; ten thousand
+            objects are there in a second so, and in half a minute if they are put.
 
     Raises:
         RuntimeError: If it does not get ready; the message has its log.
@@ -96,6 +101,11 @@ def run_s3_server(python: Path, *, persistent: bool = True) -> Iterator[S3Server
             "PERSIST_STATE": "1",
             "STATE_DIR": str(directory / "state"),
         }
+        for bucket, objects in (buckets or {}).items():
+            for key, data in objects.items():
+                file = directory / "s3" / _ACCOUNT / bucket / key
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
         command = [str(python), "-m", "ministack"]
         with _running(command, directory, environ, lambda: _answers(f"{endpoint}/_ministack/health")):
             key, secret = _create_user(endpoint)
