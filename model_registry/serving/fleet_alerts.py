@@ -1,0 +1,170 @@
+"""Alerts about servers, agents and gateways: that one is gone, behind, or tries in vain. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from model_registry.serving.alert import Alert, Thresholds, promql_duration, promql_number
+from model_registry.serving.prometheus_config import GATEWAY_JOBS, JOBS
+
+
+def of_agents(limits: Thresholds) -> Iterator[Alert]:
+    """What sync agents tell of their servers, the registry and themselves."""
+    yield Alert(
+        "SlipwaySyncLagging",
+        expression=f"slipway_sync_lag_seconds > {promql_number(limits.lag)}",
+        lasting="1m",
+        severity="warning",
+        summary="{{ $labels.instance }} has not served what the registry wants of {{ $labels.model }} for "
+        "{{ $value | humanizeDuration }}",
+        means="A load takes no such time. The server goes on with what it had: requests are answered, by an older "
+        "version.",
+        do="Ask the agent: curl http://{{ $labels.instance }}/status tells what it waits for. After mending the "
+        "cause: slipway promote {{ $labels.model }}:VERSION LABEL --wait --agent "
+        "http://{{ $labels.instance }} --retry.",
+    )
+    yield Alert(
+        "SlipwayVersionFailed",
+        expression='slipway_sync_versions{state="FAILED"} > 0',
+        lasting="1m",
+        severity="warning",
+        summary="A version of {{ $labels.model }} could not be brought to {{ $labels.instance }}, or loaded there",
+        means="The label stays at the version before, which goes on answering.",
+        do="curl http://{{ $labels.instance }}/status quotes the server's error. slipway rollback "
+        "{{ $labels.model }} LABEL ends the attempt; after mending the cause, slipway promote "
+        "{{ $labels.model }}:VERSION LABEL --wait --agent http://{{ $labels.instance }} --retry makes another.",
+    )
+    yield Alert(
+        "SlipwaySyncFailing",
+        expression="sum by (job, instance, model, kind) (\n"
+        '  increase(slipway_sync_failures_total{kind=~"download|load|disk"}[30m])\n'
+        ") >= 3",
+        lasting="1m",
+        severity="warning",
+        summary="The agent at {{ $labels.instance }} fails again and again: {{ $labels.kind }}",
+        means="Three times in half an hour or more, for {{ $labels.model }} (for the directory as a whole where "
+        "that is empty). It tries again by itself, ever more rarely.",
+        do="download: slipway verify {{ $labels.model }}, then the network. load: the server's log, memory most "
+        "often. disk: free space, or slipway sync --keep 0.",
+    )
+    yield _unread_registry(
+        "slipway_sync", limits, "SlipwaySyncRegistryUnreadable", "promotions and rollbacks do not arrive"
+    )
+    yield Alert(
+        "SlipwayAgentRestarting",
+        expression='changes(process_start_time_seconds{job=~"slipway-sync|slipway-gateway"}[30m]) >= 3',
+        lasting="1m",
+        severity="warning",
+        summary="The agent {{ $labels.job }} at {{ $labels.instance }} starts again and again",
+        means="An agent that begins anew also forgets since when it lags: SlipwaySyncLagging may be silent.",
+        do="Read its log, and see whether its memory is limited below what it needs.",
+    )
+
+
+def of_gateways(limits: Thresholds) -> Iterator[Alert]:
+    """What gateways' agents tell."""
+    yield Alert(
+        "SlipwayGatewayLagging",
+        expression=f"slipway_gateway_lag_seconds > {promql_number(limits.gateway_lag)}",
+        lasting="1m",
+        severity="warning",
+        summary="The gateway at {{ $labels.instance }} does not share the requests to {{ $labels.model }} as the "
+        "registry wants",
+        means="For {{ $value | humanizeDuration }} another weight or version was in force in its Envoy than "
+        "wanted. A rollout waits for it; an aborted one still sends requests to the canary here.",
+        do="slipway_gateway_weight and slipway_gateway_wanted_weight tell the weights. Read the gateway's log: "
+        "Envoy refuses a configuration with a reason. Take this gateway out of your load balancer if a bad "
+        "canary must go now.",
+    )
+    yield Alert(
+        "SlipwayGatewayEnvoyDown",
+        expression="slipway_gateway_envoy_up == 0",
+        lasting="1m",
+        severity="critical",
+        summary="Envoy does not answer its agent at {{ $labels.instance }}",
+        means="Requests through this gateway most likely fail.",
+        do="See whether the process runs, and its log. Your load balancer should have taken the gateway out by itself.",
+    )
+    yield _unread_registry(
+        "slipway_gateway",
+        limits,
+        "SlipwayGatewayRegistryUnreadable",
+        "the weights stand as they were; an abort does not arrive",
+    )
+    yield Alert(
+        "SlipwayCanaryStandsLong",
+        expression="max by (model) (slipway_gateway_weight) > 0",
+        lasting=promql_duration(limits.rollout_hours),
+        severity="warning",
+        summary="The canary of {{ $labels.model }} has had requests for more than "
+        f"{limits.rollout_hours:g} h, {{{{ $value | humanize }}}} % now",
+        means="A rollout stands still: paused for want of requests or of a verdict, or whoever led it is gone.",
+        do="slipway rollout {{ $labels.model }} --status tells why. Then slipway rollout {{ $labels.model }} "
+        "--resume, or --abort.",
+    )
+
+
+def of_targets(*, gateway: bool) -> Iterator[Alert]:
+    """What Prometheus sees of them by itself.
+
+    Args:
+        gateway: Whether there are gateways.
+    """
+    yield Alert(
+        "SlipwayServerDown",
+        expression='slipway_sync_server_up == 0 or up{job="tf-serving"} == 0',
+        lasting="2m",
+        severity="critical",
+        summary="The model server at {{ $labels.instance }} does not answer ({{ $labels.job }})",
+        means="With job slipway-sync its agent gets no answer over REST; with job tf-serving Prometheus gets no "
+        "metrics, which for a server that works is a server without --monitoring_config_file.",
+        do="See whether the process runs, and its log: memory, most often. A version that kills it as it loads "
+        "is taken out by the agent after three times; curl http://AGENT:8502/status names it.",
+    )
+    jobs = "slipway-sync|slipway-gateway" if gateway else "slipway-sync"
+    yield Alert(
+        "SlipwayAgentDown",
+        expression=f'up{{job=~"{jobs}"}} == 0',
+        lasting="5m",
+        severity="warning",
+        summary="The agent {{ $labels.job }} at {{ $labels.instance }} cannot be asked",
+        means="Requests are answered without it; promotions, rollbacks and weights do not arrive there, and what "
+        "else it would tell is unknown.",
+        do="See whether the process runs and listens where Prometheus asks: slipway sync --listen is loopback "
+        "unless told otherwise.",
+    )
+    if gateway:
+        yield Alert(
+            "SlipwayEnvoyDown",
+            expression='up{job="envoy"} == 0',
+            lasting="2m",
+            severity="critical",
+            summary="The Envoy at {{ $labels.instance }} cannot be asked",
+            means="Requests through it most likely fail; with SlipwayGatewayEnvoyDown beside it they surely do.",
+            do="See whether the process runs, and whether its admin address is where Prometheus asks.",
+        )
+    absent = [f'absent(up{{job="{job}"}})' for job in (*JOBS, *(GATEWAY_JOBS if gateway else ()))]
+    yield Alert(
+        "SlipwayTargetsMissing",
+        expression="\n  or\n".join(absent),
+        lasting="5m",
+        severity="critical",
+        summary="Prometheus knows no target of the job {{ $labels.job }}",
+        means="No alert of these targets can fire: nobody watches them. It says nothing of whether they work.",
+        do="Look at Prometheus' Targets page, and at where its configuration finds them (slipway render prometheus).",
+    )
+
+
+def _unread_registry(prefix: str, limits: Thresholds, name: str, follows: str) -> Alert:
+    age, info = f"{prefix}_registry_age_seconds", f"{prefix}_info"
+    return Alert(
+        name,
+        # One that never read it has no age.
+        expression=f"{age} > {promql_number(limits.registry_age)}\n  or\n{info} unless on (job, instance) {age}",
+        lasting="2m",
+        severity="warning",
+        summary="The agent {{ $labels.job }} at {{ $labels.instance }} cannot read the registry",
+        means=f"Requests are answered as before, but {follows}.",
+        do="From that machine, with its credentials: slipway list --registry URL tells what is wrong: network, "
+        "credentials, or the store itself.",
+    )
