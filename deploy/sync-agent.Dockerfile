@@ -1,4 +1,5 @@
-# The sync agent: follows a registry beside a TensorFlow Serving, brings it what the labels name, and moves them.
+# The sync agent: follows a registry beside a TensorFlow Serving, brings it what the labels name, and moves them. The
+# gateway's agent is the same image: `slipway gateway` beside an Envoy.
 #
 #   docker build -f deploy/sync-agent.Dockerfile -t slipway-sync-agent .
 #   docker run --rm slipway-sync-agent sync --help
@@ -32,7 +33,7 @@ RUN /opt/tools/bin/python -m pip wheel --no-cache-dir --no-index --no-deps --no-
 FROM ${BASE}
 
 LABEL org.opencontainers.image.title="slipway-sync-agent" \
-      org.opencontainers.image.description="Brings a TensorFlow Serving what the labels of a Slipway registry name" \
+      org.opencontainers.image.description="Brings a TensorFlow Serving what the labels of a Slipway registry name, and an Envoy its routes" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 
@@ -40,12 +41,12 @@ COPY --from=build /opt/venv /opt/venv
 
 # A volume that is mounted here for the first time belongs to whom the directory belongs to.
 RUN useradd --create-home --uid 10001 slipway \
-    && install --directory --owner=slipway --group=slipway /models
+    && install --directory --owner=slipway --group=slipway /models /var/lib/slipway
 USER slipway
 WORKDIR /home/slipway
 ENV PATH=/opt/venv/bin:$PATH
 
-# /healthz, /readyz, /status and /metrics, where --listen is not only this container's loopback.
-EXPOSE 8502
+# /healthz, /readyz, /status and /metrics of either agent, where --listen is not only this container's loopback.
+EXPOSE 8502 8503
 ENTRYPOINT ["slipway"]
 CMD ["sync", "--help"]

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from model_registry.errors import InvalidInputError, NotFoundError, SlipwayError, StorageError
 from model_registry.paths import TEMPORARY, check_key
+from model_registry.plain_yaml import MAX_BYTES
 from model_registry.provenance import Provenance
 from model_registry.registry import Registry
 from model_registry.revision import revision_of, revision_of_objects
 from model_registry.servable import Variant
 from model_registry.source import digest_source
 from model_registry.spec import PackageSpec, require_trust
-from model_registry.spec_file import MAX_BYTES, load_spec, parse_spec
+from model_registry.spec_file import load_spec, parse_spec
 from model_registry.spec_paths import S3Folder, is_s3
 from model_registry.storage import ObjectStore, open_store
 from tasks.scan_rules import (

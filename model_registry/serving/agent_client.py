@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from model_registry.errors import (
     ConflictError,
     FormatError,
-    InvalidInputError,
     NotFoundError,
     SlipwayError,
     StorageError,
 )
 from model_registry.serving.bounded_http import Answer, BoundedHttp, TooLargeError, words
+from model_registry.serving.http_url import base_url, is_far
 from model_registry.serving.sync_report import AgentReport
 
 _ANSWER_BYTES = 16 * 1024 * 1024
@@ -42,9 +40,8 @@ class AgentClient:
         Raises:
             InvalidInputError: If the URL is none of this kind.
         """
-        self.url = _checked(url)
-        far = not is_loopback(urlsplit(self.url).hostname or "")
-        self._http = BoundedHttp(timeout=timeout, limit=_ANSWER_BYTES, proxied=far)
+        self.url = base_url(url, what="agent's URL", expected=_EXPECTED)
+        self._http = BoundedHttp(timeout=timeout, limit=_ANSWER_BYTES, proxied=is_far(self.url))
 
     def report(self) -> AgentReport:
         """How things stand there.
@@ -92,33 +89,3 @@ class AgentClient:
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return StorageError(message, transient=True)
         return StorageError(message, hint=_EXPECTED)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address means this machine."""
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise InvalidInputError(f"{url[:200]!r} is no agent's URL: {error}", hint=_EXPECTED) from None
-    if parts.scheme not in ("http", "https"):
-        wrong = "it begins with neither http:// nor https://"
-    elif not parts.hostname or port == 0:
-        wrong = "it names no host that can be asked"
-    elif "@" in parts.netloc:
-        # Not shown: it may be a password.
-        raise InvalidInputError("an agent's URL holds a user or a password, which no agent asks for", hint=_EXPECTED)
-    elif parts.query or parts.fragment:
-        wrong = "it has a query or a fragment"
-    elif not url.isascii() or not url.isprintable() or " " in url:
-        wrong = "it has characters that a URL cannot have"
-    else:
-        return url.rstrip("/")
-    raise InvalidInputError(f"{url[:200]!r} is no agent's URL: {wrong}", hint=_EXPECTED)

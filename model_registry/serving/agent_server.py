@@ -1,10 +1,10 @@
-"""The sync agent over HTTP: what probes, Prometheus, `promote --wait` and its `--retry` ask it.
+"""An agent over HTTP: what probes, Prometheus, `promote --wait` and its `--retry` ask it.
 
 GET  /healthz   200 as long as the agent does its work, else 503; a line says why
-GET  /readyz    200 while its server answers under the labels that it answered under before, else 503; lines say why
-GET  /status    the AgentReport as JSON
+GET  /readyz    200 while its server is fit for requests, as it was before, else 503; lines say why
+GET  /status    its report as JSON
 GET  /metrics   for Prometheus
-POST /retry     {"model": "digits", "version": 3}: a version that failed may be tried again
+POST /retry     {"model": "digits", "version": 3}: a version that failed may be tried again, where the agent loads any
 
 Whoever can connect may ask, and a retry does nothing that the registry does not want; so there is no password. A
 browser on the same machine can connect too, on behalf of any page it shows. So a request that names an Origin changes
@@ -26,13 +26,13 @@ from collections.abc import Callable
 from functools import partial
 from http.server import ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from model_registry.errors import InvalidInputError
-from model_registry.serving.agent_requests import AgentRequestHandler, ObservedAgent
-from model_registry.serving.sync_metrics import SyncMetrics
+from model_registry.serving.agent_answers import ObservedAgent, RenderedMetrics, Report, answers_of
+from model_registry.serving.agent_requests import AgentRequestHandler
 
-__all__ = ["AgentServer", "ObservedAgent", "parse_listen"]
+_Report = TypeVar("_Report", bound=Report)
 
 _CONNECTIONS = 32
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -44,17 +44,18 @@ logger = logging.getLogger("slipway")
 class AgentServer:
     """Answers for one agent, in threads of its own, between `start` and `stop`; a context manager does both."""
 
-    def __init__(self, listen: tuple[str, int], agent: ObservedAgent, metrics: SyncMetrics) -> None:
+    def __init__(
+        self, listen: tuple[str, int], agent: ObservedAgent[_Report], metrics: RenderedMetrics[_Report]
+    ) -> None:
         """Touches no network.
 
         Args:
             listen: Host and port, as `parse_listen` reads them; port 0 takes a free one.
-            agent: Who is asked.
+            agent: Who is asked; /retry is there where it can.
             metrics: What /metrics tells.
         """
         self._listen = listen
-        self._agent = agent
-        self._metrics = metrics
+        self._answers = answers_of(agent, metrics)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -84,9 +85,7 @@ class AgentServer:
             # `localhost` is both in most places; those who ask for it try IPv4 sooner or later, and not always IPv6.
             family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
             loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
-            handler = partial(
-                AgentRequestHandler, agent=self._agent, metrics=self._metrics, only_host=host if loopback else None
-            )
+            handler = partial(AgentRequestHandler, answers=self._answers, only_host=host if loopback else None)
             self._server = _Server(family, address, handler)
         except OSError as error:
             raise InvalidInputError(

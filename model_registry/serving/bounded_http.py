@@ -12,6 +12,7 @@ import io
 import socket
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,12 +97,13 @@ class BoundedHttp:
         for handler in (urllib.request.ProxyHandler(None if proxied else {}), _Http(limit), _Https(limit)):
             self._opener.add_handler(handler)
 
-    def ask(self, url: str, body: bytes | None = None) -> Answer:
+    def ask(self, url: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> Answer:
         """GETs, or POSTs a JSON document.
 
         Args:
             url: Checked to be http or https.
             body: The document.
+            headers: More of them, or others than `Accept` and `Content-Type` of JSON.
 
         Raises:
             ConnectionError: If nobody listens, or the connection was cut.
@@ -109,8 +111,9 @@ class BoundedHttp:
             TooLargeError: If it is too long.
             OSError: If it is no HTTP, or anything else is wrong.
         """
-        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body is not None else {})
-        request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - nothing else is handled
+        kinds = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body is not None else {})
+        sent = {**kinds, **(headers or {})}
+        request = urllib.request.Request(url, data=body, headers=sent)  # noqa: S310 - nothing else is handled
         try:
             with self._opener.open(request, timeout=self._timeout) as response:
                 return Answer(response.status, response.reason, _whole(response))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ CLASSIFY = "PredictionService/Classify"
 REGRESS = "PredictionService/Regress"
 METADATA = "PredictionService/GetModelMetadata"
 STATUS = "ModelService/GetModelStatus"
+# What the gateway's routes match (model_registry.serving.gateway.envoy_routes).
+MODEL_METADATA = "slipway-model"
+_MODEL = re.compile(r"[A-Za-z0-9._-]+")
 _ANSWERS = {
     PREDICT: "PredictResponse",
     CLASSIFY: "ClassificationResponse",
@@ -106,12 +110,13 @@ class Calls:
                 f"this client was made in process {self._process}, before a fork", hint="make one in each process"
             )
         call = self._calls[method]
+        metadata = _named(asked.model)
         away = ""
         attempt = 0
         while True:
             try:
                 # The first attempt fails at once where nothing listens; later ones wait for the connection.
-                return call(request, timeout=deadline.left, wait_for_ready=attempt > 0)
+                return call(request, timeout=deadline.left, metadata=metadata, wait_for_ready=attempt > 0)
             except grpc.RpcError as error:
                 code, details = error.code(), error.details() or ""
                 if code is grpc.StatusCode.CANCELLED and self._closed:
@@ -137,6 +142,14 @@ class Calls:
             response_deserializer=message_class(answer).FromString,
         )
         return call
+
+
+def _named(model: str) -> tuple[tuple[str, str], ...]:
+    """Tells a gateway what the message is about, which it cannot read; a server does not mind.
+
+    What cannot be a model's name might be no header either; the server answers that it has none of it.
+    """
+    return ((MODEL_METADATA, model),) if _MODEL.fullmatch(model) else ()
 
 
 def _serialized(message: Message) -> bytes:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -21,6 +23,10 @@ from model_registry.storage.durable import translated as in_our_words
 from model_registry.storage.local_links import is_linked, refuse_links
 
 ANYBODY_READS = 0o755
+
+_TEMPORARY = re.compile(r"\.slipway-[0-9a-f]{16}\.tmp")
+
+log = logging.getLogger("slipway")
 
 
 @contextmanager
@@ -38,6 +44,11 @@ def translated(path: Path) -> Iterator[None]:
 def is_full(error: StorageError) -> bool:
     """Whether it failed for want of room."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file has the name of one that was to be moved into another's place."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 class OwnedDirectory:
@@ -120,6 +131,26 @@ class OwnedDirectory:
                 path.unlink(missing_ok=True)
             else:
                 shutil.rmtree(path)  # which follows no link on its way down
+
+    def clear(self, folder: str, is_left: Callable[[str], bool]) -> None:
+        """Removes what an agent that ended early left in a directory, as far as the disk lets us.
+
+        What cannot be removed stays, with a warning: it takes room, and stands in nobody's way.
+
+        Args:
+            folder: The directory.
+            is_left: Tells by its name whether something was left.
+        """
+        try:
+            names = [name for name in self.children(folder) if is_left(name)]
+        except StorageError as error:
+            log.warning("%s cannot be cleared: %s", self.root / folder, error)
+            return
+        for name in names:
+            try:
+                self.remove(f"{folder}/{name}".lstrip("/"))
+            except StorageError as error:
+                log.warning("%s was left by an earlier agent, and stays: %s", self.root / folder / name, error)
 
     def lock(self, name: str) -> int:
         """Takes a lock that the kernel frees when this process ends; returns the descriptor that holds it.

@@ -6,9 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-
-from model_registry.serving.registry_view import Look, RegistryView
-from model_registry.serving.sync_metrics import SyncMetrics
+from typing import Generic, Literal, Protocol, TypeVar
 
 _LONGEST_PAUSE = 30.0  # seconds between two looks at a registry that is out of reach
 _PATIENCE = 30.0  # seconds after which a look that has not ended counts as one that failed
@@ -16,7 +14,37 @@ _PATIENCE = 30.0  # seconds after which a look that has not ended counts as one 
 log = logging.getLogger("slipway")
 
 
-class RegistryWatch:
+class Look(Protocol):
+    """What one look says."""
+
+    @property
+    def problem(self) -> str:
+        """Why the registry as a whole cannot be read; empty if it can."""
+
+
+_Look = TypeVar("_Look", bound=Look)
+_Look_co = TypeVar("_Look_co", bound=Look, covariant=True)
+
+
+class RegistryEye(Protocol[_Look_co]):
+    """What looks."""
+
+    def look(self, known: Mapping[str, int]) -> _Look_co:
+        """Looks once, however long that takes.
+
+        Args:
+            known: The models that are known already, with the highest revision that was seen of each.
+        """
+
+
+class CountedFailures(Protocol):
+    """What is told of failures."""
+
+    def failed(self, model: str, what: Literal["registry"]) -> None:
+        """Counts one."""
+
+
+class RegistryWatch(Generic[_Look]):
     """Of one registry. All methods are for one thread.
 
     Attributes:
@@ -25,8 +53,8 @@ class RegistryWatch:
 
     def __init__(
         self,
-        view: RegistryView,
-        metrics: SyncMetrics,
+        view: RegistryEye[_Look],
+        metrics: CountedFailures,
         *,
         interval: float,
         done: Callable[[], None],
@@ -48,7 +76,7 @@ class RegistryWatch:
         self._done = done
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="registry")
-        self._looking: Future[Look] | None = None
+        self._looking: Future[_Look] | None = None
         self._begun = 0.0
         self._due = clock()
         self._failures = 0
@@ -64,7 +92,7 @@ class RegistryWatch:
         """Seconds until the next look is due."""
         return self._interval if self._looking else max(0.0, self._due - self._clock())
 
-    def poll(self, known: Mapping[str, int]) -> Look | None:
+    def poll(self, known: Mapping[str, int]) -> _Look | None:
         """Begins a look if one is due, and returns one that has ended.
 
         Args:

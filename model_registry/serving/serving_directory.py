@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,7 @@ from model_registry.errors import ConflictError, FormatError, InvalidInputError,
 from model_registry.paths import check_model_name
 from model_registry.payload import hash_files, walk_files
 from model_registry.servable import Variant
-from model_registry.serving.owned_directory import ANYBODY_READS, OwnedDirectory, translated
+from model_registry.serving.owned_directory import ANYBODY_READS, OwnedDirectory, is_temporary, translated
 from model_registry.serving.version_notes import NOTES, VersionNotes
 from model_registry.storage.durable import prepare_tree, remove_directory
 from model_registry.storage.local_links import is_linked
@@ -37,7 +35,6 @@ _OWN = ".slipway"
 MEMORY = f"{_OWN}/agent.json"
 _LOCK = f"{_OWN}/lock"
 _INCOMING, _LEAVING = ".incoming-", ".leaving-"
-_TEMPORARY = re.compile(r"\.slipway-[0-9a-f]{16}\.tmp")
 
 log = logging.getLogger("slipway")
 
@@ -78,9 +75,9 @@ class ServingDirectory:
         What cannot be removed stays, with a warning: it takes room, and stands in nobody's way.
         """
         for model in self._place.folders(MODELS):
-            self._clear(f"{MODELS}/{model}", lambda name: name.startswith((_INCOMING, _LEAVING)))
+            self._place.clear(f"{MODELS}/{model}", lambda name: name.startswith((_INCOMING, _LEAVING)))
         for folder in ("", _OWN, *(f"{NOTES}/{model}" for model in self._place.folders(NOTES))):
-            self._clear(folder, lambda name: _TEMPORARY.fullmatch(name) is not None)
+            self._place.clear(folder, is_temporary)
         self._forget_what_is_gone()
 
     def path(self, model: str, version: int) -> Path:
@@ -241,26 +238,13 @@ class ServingDirectory:
         linked = {*self._place.links(MODELS)}
         for model in self._place.folders(NOTES):
             if model not in linked:
-                self._clear(f"{NOTES}/{model}", partial(self._is_left, model))
+                self._place.clear(f"{NOTES}/{model}", partial(self._is_left, model))
         for folder in (MODELS, NOTES):
             for model in self._place.folders(folder):
                 remove_directory(self.root / folder / model)
 
     def _is_left(self, model: str, note: str) -> bool:
         return not os.path.lexists(self.root / MODELS / model / note.removesuffix(".json"))
-
-    def _clear(self, folder: str, is_left: Callable[[str], bool]) -> None:
-        """Removes what was left in a directory, as far as the disk lets us."""
-        try:
-            names = [name for name in self._place.children(folder) if is_left(name)]
-        except StorageError as error:
-            log.warning("%s cannot be cleared: %s", self.root / folder, error)
-            return
-        for name in names:
-            try:
-                self._place.remove(f"{folder}/{name}".lstrip("/"))
-            except StorageError as error:
-                log.warning("%s was left by an earlier agent, and stays: %s", self.root / folder / name, error)
 
     def _versions(self, model: str) -> dict[int, Variant]:
         """The versions of one model that lie here whole.

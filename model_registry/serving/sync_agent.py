@@ -17,6 +17,7 @@ from dataclasses import replace
 from model_registry.catalog import Catalog
 from model_registry.errors import SlipwayError, StorageError
 from model_registry.servable import Variant
+from model_registry.serving.agent_loop import AgentLoop
 from model_registry.serving.agent_memory import AgentMemory
 from model_registry.serving.followed_model import FollowedModel
 from model_registry.serving.owned_directory import is_full
@@ -36,8 +37,6 @@ from model_registry.serving.sync_state import Decision, Loading
 from model_registry.serving.written_state import WrittenState
 
 _PACE = 1.0  # seconds between two looks at the server while something is under way
-_SLICE = 0.25  # seconds within which a request to stop is heard
-_STUCK = 120.0  # seconds without a whole look after which an agent had better be restarted
 
 log = logging.getLogger("slipway")
 
@@ -68,10 +67,9 @@ class SyncAgent:
             StorageError: If the directory cannot be used.
         """
         self._settings, self._registry, self._metrics, self._clock = settings, registry, metrics, clock
-        self._wake = threading.Event()
+        self._loop = AgentLoop(interval=settings.interval, clock=clock)
         self._lock = threading.Lock()
         self._retries: list[tuple[str, int]] = []
-        self._looked_at = clock()
         self._server = ServerWatch(ServerStatus(settings.server), metrics, silence=settings.silence, clock=clock)
         self._view = RegistryView(registry, models=settings.models, labels=settings.labels, variants=settings.variants)
         self._directory = ServingDirectory(settings.destination)
@@ -82,22 +80,17 @@ class SyncAgent:
         except BaseException:
             self._directory.close()
             raise
-        self._supply = Supply(self._directory, registry, metrics, reserve=settings.reserve, done=self._wake.set)
-        self._watch = RegistryWatch(self._view, metrics, interval=settings.interval, done=self._wake.set, clock=clock)
+        self._supply = Supply(self._directory, registry, metrics, reserve=settings.reserve, done=self._loop.wake)
+        self._watch = RegistryWatch(self._view, metrics, interval=settings.interval, done=self._loop.wake, clock=clock)
         self._published = PublishedReport(self._told(), metrics, first=self._written.memory.first)
 
     def run(self, stop: threading.Event) -> None:
         """Looks again and again until it is told to stop."""
-        while not stop.is_set():
-            self._wake.clear()
-            self.tick()
-            self.wait(stop)
+        self._loop.run(stop, self.tick, self._pause)
 
     def wait(self, stop: threading.Event) -> None:
         """Waits until the next look is due, or something happened, or it is to stop."""
-        until = self._clock() + self._pause()
-        while not stop.is_set() and (left := until - self._clock()) > 0 and not self._wake.wait(min(left, _SLICE)):
-            pass
+        self._loop.wait(stop, self._pause())
 
     def tick(self) -> None:
         """One look at everything, and what follows from it.
@@ -125,7 +118,7 @@ class SyncAgent:
             models={name: self._report_of(model) for name, model in self._models.items()},
         )
         self._published.publish(report, {name: model.counted_on for name, model in self._models.items()})
-        self._looked_at = self._clock()
+        self._loop.looked()
 
     def prepare(self) -> AgentReport:
         """Writes a models.config that a server may start with, while there is none that answers.
@@ -174,7 +167,7 @@ class SyncAgent:
 
     def healthy(self) -> bool:
         """Whether it goes on looking."""
-        return self._clock() - self._looked_at < _STUCK + self._settings.interval
+        return self._loop.healthy()
 
     def ready(self) -> bool:
         """Whether the server is fit for requests: it answers under the labels that it answered under before."""
@@ -190,7 +183,7 @@ class SyncAgent:
         self.report().require_failed(model, version)
         with self._lock:
             self._retries.append((model, version))
-        self._wake.set()
+        self._loop.wake()
 
     def close(self, timeout: float = 60.0) -> bool:
         """Ends what is under way, and lets another agent have the directory.

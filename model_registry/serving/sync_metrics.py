@@ -1,7 +1,7 @@
 """What a sync agent counts and measures of itself, for Prometheus.
 
-Counters are kept here; everything else is read off the agent's report at the moment somebody asks. The names follow
-https://prometheus.io/docs/practices/naming/. A series whose `model` is empty speaks of the agent as a whole.
+Counters are kept here; everything else is read off the agent's report at the moment somebody asks. A series whose
+`model` is empty speaks of the agent as a whole.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from model_registry import __version__
+from model_registry.serving.metric_families import Lag, rendered
 from model_registry.serving.sync_report import AgentReport, VersionState
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Failure = Literal["download", "load", "registry", "server", "disk"]
 _OF_A_MODEL: tuple[Failure, ...] = ("download", "load", "disk")
@@ -36,12 +33,11 @@ class SyncMetrics:
         Args:
             clock: Tells seconds that never go back.
         """
-        self._clock = clock
+        self._lag = Lag(clock)
         self._lock = threading.Lock()
         self._downloads: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._failures: Counter[tuple[str, Failure]] = Counter(dict.fromkeys((("", kind) for kind in _OF_THE_AGENT), 0))
-        self._unsettled_since: dict[str, float] = {}
 
     def downloaded(self, model: str, size: int) -> None:
         """Counts a version that was downloaded and verified.
@@ -69,13 +65,9 @@ class SyncMetrics:
 
         An agent calls it at each look, so that the lag does not begin only when somebody asks for it.
         """
-        now = self._clock()
-        with self._lock:
-            self._unsettled_since = {
-                name: self._unsettled_since.get(name, now)
-                for name, model in report.models.items()
-                if not (model.settled and report.server_reachable)
-            }
+        self._lag.observe(
+            name for name, model in report.models.items() if not (model.settled and report.server_reachable)
+        )
 
     def render(self, report: AgentReport) -> bytes:
         """Everything in Prometheus' text format, of `CONTENT_TYPE`.
@@ -84,10 +76,12 @@ class SyncMetrics:
             report: How things stand now.
         """
         self.observe(report)
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        registry.register(_Families([*self._counted(report), self._lag(report), *_measured(report)]))
-        return generate_latest(registry)
+        lag = self._lag.family(
+            "slipway_sync_lag_seconds",
+            "Seconds since the server began to answer otherwise than the registry wants; 0 where it answers so.",
+            report.models,
+        )
+        return rendered([*self._counted(report), lag, *_measured(report)])
 
     def _counted(self, report: AgentReport) -> Iterator[Metric]:
         with self._lock:
@@ -114,28 +108,6 @@ class SyncMetrics:
             for of, count in sorted(self._failures.items()):
                 failures.add_metric(of, count)
         yield from (downloads, size, failures)
-
-    def _lag(self, report: AgentReport) -> Metric:
-        lag = GaugeMetricFamily(
-            "slipway_sync_lag_seconds",
-            "Seconds since the server began to answer otherwise than the registry wants; 0 where it answers so.",
-            labels=["model"],
-        )
-        with self._lock:
-            now = self._clock()
-            for model in sorted(report.models):
-                lag.add_metric([model], max(0.0, now - self._unsettled_since.get(model, now)))
-        return lag
-
-
-class _Families(Collector):
-    """Families that are made already, as a registry takes them."""
-
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> list[Metric]:
-        return self._families
 
 
 def _measured(report: AgentReport) -> Iterator[Metric]:

@@ -475,3 +475,9 @@ def test_half_of_a_clients_identity_and_files_that_are_no_pem_are_refused(tmp_pa
     with pytest.raises(InvalidInputError, match="no PEM file"):
         Tls.from_files(tmp_path / "ca.der")
     assert "secret" not in repr(Tls(certificate_chain=b"-", private_key=b"secret"))
+
+
+def test_a_gateway_is_told_which_model_each_call_is_about(client: Client, service: Service) -> None:
+    client.predict("digits.v2", ONE, label="stable")
+
+    assert service.metadata_of == {"GetModelMetadata": "digits.v2", "Predict": "digits.v2"}

@@ -35,6 +35,7 @@ class Service:
         input: Its input's name; float32 [null].
         refusals: What the next calls to Predict are refused with, in turn.
         calls: The names of the calls so far.
+        metadata_of: What each of them said last in `slipway-model`.
         before_answer: Called in each Predict before anything else.
         output: Bytes of the answer, `scores`, a string.
         too_much: Whether the answer has more values than its shape says.
@@ -44,6 +45,7 @@ class Service:
     input: str = "x"
     refusals: list[Refusal] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    metadata_of: dict[str, str] = field(default_factory=dict)
     before_answer: Callable[[], None] = lambda: None
     output: bytes = b"ok"
     too_much: bool = False
@@ -80,6 +82,7 @@ class Service:
 
         def counted(message: Any, context: grpc.ServicerContext) -> Any:
             self.calls.append(name)
+            self.metadata_of[name] = str(dict(context.invocation_metadata()).get("slipway-model"))
             return answer(message, context)
 
         return grpc.unary_unary_rpc_method_handler(

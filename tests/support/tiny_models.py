@@ -5,7 +5,8 @@ graph, for which no TensorFlow is needed. So a test can make a version in a mill
 
 Its signatures, rows first in every tensor:
 
-- `serving_default`: x float32 [null, 2] -> y float32 [null, 2] = x * weight, version int64 [null];
+- `serving_default`: x float32 [null, 2] -> y float32 [null, 2] = x * weight, version int64 [null]; a version may take
+  its time first, and refuse a share of all inputs;
 - `texts`: text string [null] -> upper string [null], raw_bytes string [null], which is no UTF-8;
 - `spin`: steps int64 [null] -> turns int64 [null], after so many turns of a loop, about 100,000 a second;
 - `classify` and `regress`: over tf.Examples with a feature x.
@@ -28,7 +29,10 @@ WARMUP_FILE = Path("assets.extra/tf_serving_warmup_requests")
 # What stands in the seed's graph where a copy's constants go, 8 bytes each.
 _WEIGHT = struct.pack("<2f", 1.8754e-19, -3.3191e27)
 _VERSION = struct.pack("<2q", 0x1E57AB1E5EEDC0DE, -0x0123456789ABCDEF)
+_DELAY = struct.pack("<2q", 0x5107E5107E5107E5, -0x7A2D1E7A2D1E7A2D)
+_REFUSED = struct.pack("<2q", 0x2EF05ED2EF05ED2E, -0x00BAD1DEA00BAD1D)
 _SPIN_TURNS = 400_000
+_INPUTS = 1_000_000  # as many kinds of inputs are told apart, by their hash
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,16 @@ class TinyModels:
 
     directory: Path
 
-    def write(self, base_path: Path, version: int, *, weight: float | None = None, name: str | None = None) -> Path:
+    def write(
+        self,
+        base_path: Path,
+        version: int,
+        *,
+        weight: float | None = None,
+        name: str | None = None,
+        delay_turns: int = 0,
+        failing_share: float = 0.0,
+    ) -> Path:
         """Writes a version that loads.
 
         Args:
@@ -49,6 +62,10 @@ class TinyModels:
             version: Which, and what it answers as `version`.
             weight: What it multiplies with; the version if left out.
             name: The directory's name, if it is not the version.
+            delay_turns: How many turns of a loop `serving_default` takes before it answers, some 100,000 a second.
+            failing_share: Of all inputs, how many `serving_default` refuses with INVALID_ARGUMENT. Which, the first
+                number of the first row decides, alike in every version; a version refuses what one with a smaller
+                share does, and more.
 
         Returns:
             Its directory, which came to be in one rename.
@@ -59,7 +76,10 @@ class TinyModels:
         graph = staged / "saved_model.pb"
         value = float(version) if weight is None else weight
         content = graph.read_bytes().replace(_WEIGHT, struct.pack("<2f", value, 0.0))
-        graph.write_bytes(content.replace(_VERSION, struct.pack("<2q", version, 0)))
+        refused = round(failing_share * _INPUTS)
+        for place, number in ((_VERSION, version), (_DELAY, delay_turns), (_REFUSED, refused)):
+            content = content.replace(place, struct.pack("<2q", number, 0))
+        graph.write_bytes(content)
         return staged.rename(target)
 
     def add_warmup(self, version: Path, kind: str = "warm") -> None:
@@ -128,14 +148,25 @@ def _save(directory: Path) -> None:
     module = tf.Module()
     module.scale = tf.Variable(1.0)  # one variable, so that a version without its variables/ cannot answer
     weight = np.frombuffer(_WEIGHT, np.float32)
-    number = np.frombuffer(_VERSION, np.int64)
+    number, delay, refused = (np.frombuffer(place, np.int64) for place in (_VERSION, _DELAY, _REFUSED))
 
     def scaled(x: tf.Tensor) -> tf.Tensor:
         return tf.matmul(x, tf.constant(weight)[0] * tf.eye(2)) * module.scale  # which refuses other shapes
 
     @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
     def serving_default(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"y": scaled(x), "version": tf.fill([tf.shape(x)[0]], tf.constant(number)[0])}
+        y = scaled(x)
+        turns = tf.zeros([], tf.int64)
+        while turns < tf.constant(delay)[0]:
+            turns += 1
+        with tf.control_dependencies([y]):  # a wrong shape is refused before
+            first = tf.strings.as_string(tf.bitcast(tf.reduce_sum(x[:1, :1]), tf.int32))
+            kind = tf.strings.to_hash_bucket_fast(first, _INPUTS)
+            known = tf.debugging.Assert(kind >= tf.constant(refused)[0], ["an input that this version refuses"])
+        with tf.control_dependencies([known]):
+            # What the loop counted is part of the answer, or it would be optimised away.
+            answered = tf.constant(number)[0] + turns - tf.constant(delay)[0]
+            return {"y": tf.identity(y), "version": tf.fill([tf.shape(x)[0]], answered)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def texts(text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -170,7 +201,8 @@ def _save(directory: Path) -> None:
         saved.meta_graphs[0].signature_def[method].method_name = f"tensorflow/serving/{method}"
     content = saved.SerializeToString()
     graph.write_bytes(content)
-    assert _WEIGHT in content and _VERSION in content, "TensorFlow no longer writes constants as their bytes"
+    places = (_WEIGHT, _VERSION, _DELAY, _REFUSED)
+    assert all(place in content for place in places), "TensorFlow no longer writes constants as their bytes"
     _save_records(directory)
 
 

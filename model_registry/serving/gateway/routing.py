@@ -1,0 +1,154 @@
+"""Which requests a gateway sends where: from the models' states and the fleets to a table. Pure.
+
+A request that leaves the choice to the gateway is shared between two labels, `stable` and `canary` as fleet.yaml calls
+them, by the weight of the rollout that is under way. What another label names gets what asks for it by name.
+
+REST says in its path which label is meant, so it is shared whatever the fleets are. A gRPC request says it in its
+body, which no gateway reads: it is shared between servers, and a server that is asked for no version answers with the
+highest it has. So gRPC is shared where the servers of either side follow its label alone. Where they do not, as with
+one fleet for both labels, all of it goes to stable's servers, and `ModelRoute.shares_grpc` is False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from model_registry.serving.fleet import FleetFile, Server
+from model_registry.state import State
+
+
+@dataclass(frozen=True)
+class Side:
+    """A label of a model, and who answers for it.
+
+    Attributes:
+        label: The label.
+        version: What it names.
+        servers: Where it is served, in fleet.yaml's order; at least one.
+        alone: Whether these servers follow no other label that the model has: whatever they answer, unless asked for
+            something else by name, is of this version.
+    """
+
+    label: str
+    version: int
+    servers: tuple[Server, ...]
+    alone: bool = True
+
+
+@dataclass(frozen=True)
+class ModelRoute:
+    """How the requests for a model are shared.
+
+    Attributes:
+        model: Its name.
+        revision: Of the state that this follows from.
+        stable: Who gets what canary does not.
+        canary: Who gets `weight` percent; None where its label names nothing, or no fleet serves it.
+        weight: Percent of the requests that go to canary; 0 where that is None.
+        others: Who serves its other labels, sorted by label.
+    """
+
+    model: str
+    revision: int
+    stable: Side
+    canary: Side | None = None
+    weight: int = 0
+    others: tuple[Side, ...] = ()
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """All of them, stable first."""
+        return (self.stable, *([self.canary] if self.canary else []), *self.others)
+
+    @property
+    def shares_grpc(self) -> bool:
+        """Whether gRPC can be shared between stable and canary; else all of it goes to stable's servers."""
+        return self.canary is not None and self.stable.alone and self.canary.alone
+
+    @property
+    def grpc_weight(self) -> int:
+        """Percent of the gRPC requests that go to canary's servers."""
+        return self.weight if self.shares_grpc else 0
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    """What a gateway is to do.
+
+    Attributes:
+        models: By name, sorted.
+        problems: By model, what keeps it from being routed as its state says, in words; whoever has one may still be
+            among `models`, and is then routed as far as it can be.
+    """
+
+    models: tuple[ModelRoute, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    def route(self, model: str) -> ModelRoute | None:
+        """How a model's requests are shared; None if the table has none of it."""
+        return next((route for route in self.models if route.model == model), None)
+
+
+def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:
+    """What a gateway is to do.
+
+    Args:
+        states: The models' states, by name. Models that no fleet serves are none of this gateway's, and are left out
+            without a word; so are those that have no label at all.
+        file: Which fleets there are, and which labels requests are shared between.
+    """
+    routes: list[ModelRoute] = []
+    problems: dict[str, str] = {}
+    for model in sorted(states):
+        state = states[model]
+        if not state.labels or not any(fleet.serves(model) for fleet in file.fleets.values()):
+            continue
+        route, problem = _route(model, state, file)
+        if route is not None:
+            routes.append(route)
+        if problem:
+            problems[model] = problem
+    return RoutingTable(tuple(routes), problems)
+
+
+def _route(model: str, state: State, file: FleetFile) -> tuple[ModelRoute | None, str]:
+    gateway = file.gateway
+    stable, why = _side(model, state, gateway.stable, file)
+    if stable is None:
+        return None, f"it has no route: {why}"
+    canary, why = _side(model, state, gateway.canary, file)
+    named = sorted(state.labels.keys() - {gateway.stable, gateway.canary})
+    others = tuple(side for side, _ in (_side(model, state, label, file) for label in named) if side is not None)
+    traffic, weight, problem = state.traffic, 0, ""
+    if traffic is not None and (traffic.stable, traffic.canary) != (gateway.stable, gateway.canary):
+        problem = (
+            f"its rollout is between labels {traffic.stable!r} and {traffic.canary!r}, and this gateway shares between "
+            f"{gateway.stable!r} and {gateway.canary!r}: all of its requests go to {gateway.stable!r}"
+        )
+    elif traffic is not None and canary is None:
+        problem = f"all of its requests go to {gateway.stable!r}: {why}"
+    elif traffic is not None:
+        weight = traffic.weight
+    return ModelRoute(model, state.revision, stable, canary, weight, others), problem
+
+
+def _side(model: str, state: State, label: str, file: FleetFile) -> tuple[Side | None, str]:
+    """Who answers for a label; where nobody does, why."""
+    version = state.labels.get(label)
+    if version is None:
+        return None, f"it has no label {label!r}, but {', '.join(sorted(state.labels))}"
+    fleets = file.fleets_of(model, label)
+    if not fleets:
+        return None, f"no fleet serves its label {label!r}"
+    servers = tuple(dict.fromkeys(server for name in fleets for server in file.fleets[name].servers))
+    if not servers:
+        return None, f"fleet.yaml names no servers of {' and '.join(fleets)}, which serve its label {label!r}"
+    followed = {
+        other
+        for name, fleet in file.fleets.items()
+        if fleet.serves(model) and not {*servers}.isdisjoint(fleet.servers)
+        for other in file.labels(name)
+        if other in state.labels
+    }
+    return Side(label, version, servers, followed == {label}), ""

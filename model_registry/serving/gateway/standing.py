@@ -1,0 +1,74 @@
+"""How each model stands at a gateway, and whether that is fit for requests. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from model_registry.serving.gateway.envoy_admin import EnvoyLook
+from model_registry.serving.gateway.gateway_report import RoutedReport
+from model_registry.serving.gateway.routing import RoutingTable
+from model_registry.state import State
+
+
+def standing(
+    states: Mapping[str, State], wanted: RoutingTable, envoy: EnvoyLook, problems: Mapping[str, str]
+) -> dict[str, RoutedReport]:
+    """How each model stands.
+
+    Args:
+        states: As they were read last.
+        wanted: What is to be routed by them.
+        envoy: What is.
+        problems: What else is wrong, by model.
+    """
+    known = {route.model for route in wanted.models} | wanted.problems.keys()
+    return {
+        name: _standing(name, states.get(name, State()), wanted, envoy, problems.get(name, ""))
+        for name in sorted(known | envoy.in_force.keys() | problems.keys())
+    }
+
+
+def _standing(name: str, state: State, wanted: RoutingTable, envoy: EnvoyLook, problem: str) -> RoutedReport:
+    route = wanted.route(name)
+    weight, revision = envoy.in_force.get(name, (None, None))
+    return RoutedReport(
+        wanted_revision=state.revision,
+        revision=revision,
+        stable=route.stable.version if route else None,
+        canary=route.canary.version if route and route.canary else None,
+        # The registry's, whether or not it can be routed so.
+        wanted_weight=state.traffic.weight if state.traffic else 0,
+        weight=weight,
+        problem=problem or wanted.problems.get(name, ""),
+    )
+
+
+class Readiness:
+    """Whether an Envoy is fit for requests: it takes them, and routes every model that it routed before.
+
+    A model that is new takes nothing away from it. Only the very first time, when there is no before, it is to route
+    all that are wanted.
+    """
+
+    def __init__(self, before: Collection[str] | None) -> None:
+        """Begins.
+
+        Args:
+            before: The models that were routed when an agent ran here last; None if none ever did.
+        """
+        self._first = before is None
+        self._counted_on = frozenset(before or ())
+
+    def see(self, wanted: RoutingTable, envoy: EnvoyLook) -> bool:
+        """Whether it is.
+
+        Args:
+            wanted: What is to be routed; what is not any more is not counted on.
+            envoy: What is.
+        """
+        routed = frozenset(route.model for route in wanted.models)
+        self._counted_on = (self._counted_on | envoy.in_force.keys()) & routed
+        expected = routed if self._first else self._counted_on
+        ready = envoy.live and bool(envoy.in_force) and expected <= envoy.in_force.keys()
+        self._first = self._first and not ready
+        return ready

@@ -1,0 +1,195 @@
+"""What a gateway's agent makes of a store that hangs, an Envoy that is deaf, a lost memory: a look at a time."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from model_registry.registry import Registry
+from model_registry.serving.gateway import gateway_agent
+from model_registry.serving.gateway.gateway_agent import GatewayAgent
+from model_registry.serving.gateway.gateway_metrics import GatewayMetrics
+from model_registry.serving.gateway.gateway_report import GatewayReport
+from model_registry.serving.gateway.gateway_settings import GatewaySettings
+from model_registry.storage import ObjectStore, StoredObject
+from tests.support.dripping import dripper
+from tests.support.failing_stores import Front
+from tests.support.gateway_bench import GatewayBench
+from tests.support.sync_bench import WITHIN
+
+
+class HangingStore(Front):
+    """Answers once it may."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def get(self, key: str) -> StoredObject:
+        assert self.answers.wait(WITHIN)
+        return self._store.get(key)
+
+
+@contextmanager
+def started(
+    bench: GatewayBench,
+    registry: Registry | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **options: object,
+) -> Iterator[GatewayAgent]:
+    """An agent in this process."""
+    settings = GatewaySettings(bench.directory, bench.envoy.file, **{"interval": 0.01, "drain": 0.0} | options)  # type: ignore[arg-type]
+    agent = GatewayAgent(settings, registry or bench.sync.registry, metrics=GatewayMetrics(), clock=clock)
+    try:
+        yield agent
+    finally:
+        deadline = time.monotonic() + WITHIN
+        while not agent.close():  # a look at the registry may be under way
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def until(agent: GatewayAgent, reached: Callable[[GatewayReport], object]) -> GatewayReport:
+    """Looks until a report is as it should be."""
+    deadline = time.monotonic() + WITHIN
+    while True:
+        agent.tick()
+        if reached(report := agent.report()):
+            return report
+        assert time.monotonic() < deadline, report
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def bench(gateway_bench: GatewayBench) -> GatewayBench:
+    gateway_bench.sync.stable()
+    gateway_bench.envoy.start()
+    return gateway_bench
+
+
+def test_a_store_that_hangs_stops_nothing(bench: GatewayBench) -> None:
+    store = HangingStore(bench.sync.registry.store)
+    with started(bench, Registry(store)) as agent:  # type: ignore[arg-type]
+        until(agent, lambda report: report.well)
+        store.answers.clear()
+        routes = bench.directory / "routes.json"
+        good = routes.read_bytes()
+        try:
+            for _ in range(3):  # the look under way, and after it
+                routes.write_bytes(b"{}")
+                until(agent, lambda _: routes.read_bytes() == good)
+            report = until(agent, lambda report: (report.registry_age or 0) > 0.05)
+            assert (report.envoy_reachable, report.models["digits"].weight) == (True, 0)
+            assert agent.healthy() and agent.ready()
+        finally:
+            store.answers.set()
+        until(agent, lambda report: (report.registry_age or 1) < 0.05)
+
+
+def test_the_seconds_of_a_drain_begin_once_the_new_routes_are_in_force(bench: GatewayBench) -> None:
+    later = 0.0
+    with started(bench, clock=lambda: time.monotonic() + later, drain=1000.0) as agent:
+        until(agent, lambda report: report.well)
+        later += 1500  # for so long the first routes are in force
+        bench.sync.stable()
+        until(agent, lambda report: report.well and report.models["digits"].revision == 2)
+        for _ in range(3):
+            agent.tick()
+        assert "digits:1@stable/rest" in bench.clusters()
+        later += 1500
+        until(agent, lambda _: "digits:1@stable/rest" not in bench.clusters())
+
+
+def test_routes_wait_for_clusters_that_envoy_does_not_take_up_and_it_is_told(
+    bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_agent, "_SLOW", 0.2)
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+    elsewhere = bench.sync.folder / "elsewhere"
+    bench.directory.rename(elsewhere)  # where Envoy goes on reading
+    bench.directory.mkdir()
+    bench.sync.stable()
+    try:
+        with started(bench) as agent:
+            report = until(agent, lambda report: report.models.get("digits") and report.models["digits"].problem)
+
+            assert "Envoy does not take up the clusters of revision 2" in report.models["digits"].problem
+            assert f"is {bench.directory} what its bootstrap names?" in report.models["digits"].problem
+            assert "digits" not in (bench.directory / "routes.json").read_text()
+            assert "digits:2@stable/rest" in (bench.directory / "clusters.json").read_text()
+            assert (report.models["digits"].revision, report.settled) == (1, False)
+    finally:
+        shutil.rmtree(bench.directory)
+        elsewhere.rename(bench.directory)
+
+
+def test_without_its_memory_it_leaves_routes_alone_until_every_state_was_read(bench: GatewayBench) -> None:
+    bench.sync.stable("faces")
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+    files = [bench.directory / name for name in ("clusters.json", "routes.json")]
+    before = [path.read_bytes() for path in files]
+    (bench.directory / ".slipway" / "gateway.json").unlink()
+    state = bench.sync.folder / "registry" / "registry" / "faces" / "state.json"
+    good = state.read_bytes()
+    state.write_bytes(b"{}")
+    bench.sync.stable()
+
+    with started(bench) as agent:
+        report = until(agent, lambda report: report.models.get("faces") and report.models["faces"].problem)
+        until(agent, lambda report: report.models["digits"].wanted_revision == 2)
+        assert "what the agent remembers of it is not" in report.disk_problem
+        assert [path.read_bytes() for path in files] == before
+        state.write_bytes(good)
+        report = until(agent, lambda report: report.well)
+    assert (report.models["digits"].revision, report.models["faces"].revision) == (2, 1)
+
+
+def test_a_memory_that_somebody_else_wrote_is_refused(bench: GatewayBench) -> None:
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+    memory = bench.directory / ".slipway" / "gateway.json"
+    memory.write_bytes(b"{}")
+
+    done = bench.once("--json")
+
+    assert (done.code, done.error["class"]) == (1, "FormatError")
+    assert str(memory) in done.error["message"]
+    assert "remove it" in done.error["hint"]
+
+
+def test_an_admin_that_is_only_slow_is_no_reason_to_break(bench: GatewayBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+    routes = (bench.directory / "routes.json").read_bytes()
+    bench.sync.stable()
+
+    with dripper(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n") as slow, started(bench, envoy=slow.url) as agent:
+        until(agent, lambda report: report.models["digits"].wanted_revision == 2)
+        agent.tick()
+        assert (bench.directory / "routes.json").read_bytes() == routes
+        assert "digits:2@stable/rest" in (bench.directory / "clusters.json").read_text()
+        monkeypatch.setattr(gateway_agent, "_SILENCE", 0.1)  # after which it counts as gone
+        until(agent, lambda _: (bench.directory / "routes.json").read_bytes() != routes)
+
+
+def test_a_symbolic_link_is_never_written_through(bench: GatewayBench, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    clusters = bench.directory / "clusters.json"
+    clusters.unlink()
+    clusters.symlink_to(victim)
+
+    with started(bench) as agent:
+        until(agent, lambda report: "symbolic link" in report.disk_problem)
+        clusters.unlink()
+        until(agent, lambda report: report.well)
+    assert victim.read_text() == "precious"
