@@ -4,10 +4,12 @@
 tell in one form what they did:
 
     {"registry", "model", "dry_run", "changed",
-     "revision", "action", "label", "from", "to", "versions", "forget", "when", "who", "why", "run"}
+     "revision", "action", "label", "from", "to", "versions", "forget", "when", "who", "why", "run",
+     "traffic", "evidence"}
 
-The second line is how `history` tells of a transition. Where nothing had to be changed no transition was made:
-`revision`, `when`, `who`, `why` and `run` are null then, and the rest says how things stand.
+All but the first line is how `history` tells of a transition. Where nothing had to be changed no transition was made:
+`revision`, `when`, `who`, `why` and `run` are null then, and the rest says how things stand. `traffic` is the rollout
+as a transition left it, null where it is over or the transition is none of a rollout's; `evidence` what was measured.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from flows.rollout_sentences import rollout_sentence
 
 if TYPE_CHECKING:
     from model_registry.state import Record, Transition
@@ -36,13 +40,13 @@ def change_document(
     if record is not None:
         return document | transition_document(record)
     assert asked is not None
-    unmade = {"when": None, "who": None, "why": None, "run": None}
+    unmade: dict[str, Any] = {"when": None, "who": None, "why": None, "run": None, "traffic": None, "evidence": []}
     return document | {"revision": None, **_transition(asked), **unmade}
 
 
 def transition_document(record: Record) -> dict[str, Any]:
     """A transition as `--json` prints it."""
-    origin = record.origin
+    origin, rollout = record.origin, record.transition.traffic
     return {
         "revision": record.revision,
         **_transition(record.transition),
@@ -50,6 +54,8 @@ def transition_document(record: Record) -> dict[str, Any]:
         "who": origin.who,
         "why": origin.why,
         "run": asdict(origin.run) if origin.run else None,
+        "traffic": asdict(rollout.after) if rollout and rollout.after else None,
+        "evidence": [asdict(each) for each in origin.evidence],
     }
 
 
@@ -59,6 +65,8 @@ def change_sentence(change: Mapping[str, Any]) -> str:
     Args:
         change: As `change_document` makes it.
     """
+    from model_registry.state import OF_A_ROLLOUT
+
     model, label = change["model"], change["label"]
     versions = ", ".join(f"{model}:{version}" for version in change["versions"])
     if change["revision"] is None:
@@ -68,6 +76,8 @@ def change_sentence(change: Mapping[str, Any]) -> str:
             return f"would move {model}@{label}: {_named(model, change['from'])} -> the new version"
         return f"{model}@{label} names {model}:{change['to']} already"
     done = "" if change["dry_run"] else f" (revision {change['revision']})"
+    if change["action"] in OF_A_ROLLOUT:
+        return rollout_sentence(change) + done
     if label is None:
         return f"would retire {versions}" if change["dry_run"] else f"{versions} retired{done}"
     before, after = _named(model, change["from"]), _named(model, change["to"])

@@ -10,6 +10,7 @@ import click
 
 from flows.cli_convert import convert
 from flows.cli_doctor import doctor
+from flows.cli_gateway import gateway
 from flows.cli_gc import gc
 from flows.cli_history import history
 from flows.cli_labels import promote, retire, rollback, unlabel
@@ -17,6 +18,7 @@ from flows.cli_package import package
 from flows.cli_predict import predict
 from flows.cli_registry import list_, show
 from flows.cli_render import render
+from flows.cli_rollout import rollout
 from flows.cli_sync import sync
 from flows.cli_verify import verify
 from model_registry import __version__
@@ -44,8 +46,10 @@ main.add_command(promote)
 main.add_command(rollback)
 main.add_command(unlabel)
 main.add_command(retire)
+main.add_command(rollout)
 main.add_command(gc)
 main.add_command(sync)
+main.add_command(gateway)
 main.add_command(render)
 main.add_command(predict)
 main.add_command(doctor)

@@ -121,7 +121,7 @@ def promote(
     from model_registry.state import Origin, Transition
 
     with reporting_errors(as_json):
-        model, version = _numbered(reference)
+        model, version = numbered(reference)
         opened = Registry.open(registry)
         origin = Origin.here(reason)
         wait = waiting.for_(opened) if waiting else None
@@ -206,7 +206,7 @@ def retire(
 
     with reporting_errors(as_json):
         numbers: dict[str, list[int]] = {}
-        for model, version in map(_numbered, references):
+        for model, version in map(numbered, references):
             numbers.setdefault(model, []).append(version)
         opened = Registry.open(registry)
         origin = Origin.here(reason)
@@ -248,7 +248,12 @@ def _expected(expect: int | str | None) -> Expected:
     return None if isinstance(expect, str) else expect
 
 
-def _numbered(reference: str) -> tuple[str, int]:
+def numbered(reference: str) -> tuple[str, int]:
+    """The model and the version's number that a reference names.
+
+    Raises:
+        InvalidInputError: If it names no number.
+    """
     from model_registry.errors import InvalidInputError
     from model_registry.paths import Reference
 

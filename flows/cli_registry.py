@@ -68,7 +68,7 @@ def show(references: tuple[str, ...], diff: bool, registry: str | None, as_json:
         else:
             from flows.printing import print_version
 
-            print_version(version, document)
+            print_version(version, document, rollout=_rollout(version.model, state))
 
 
 def version_document(registry: Registry, version: ServableVersion, state: State) -> dict[str, Any]:
@@ -83,9 +83,22 @@ def version_document(registry: Registry, version: ServableVersion, state: State)
     document["blessing"]["verdict"] = version.blessing.verdict
     document["labels"] = list(state.labels_of(version.version))
     document["retired"] = version.version in state.retired
+    document["traffic"] = _traffic(state)
     # With a key it was, or there would be no version to show.
     document["signature_checked"] = registry.verifier is not None
     return document
+
+
+def _traffic(state: State) -> dict[str, Any] | None:
+    from dataclasses import asdict
+
+    return asdict(state.traffic) if state.traffic else None
+
+
+def _rollout(model: str, state: State) -> str:
+    from flows.rollout_sentences import rollout_under_way
+
+    return rollout_under_way(model, state.traffic) if state.traffic else ""
 
 
 def _show_differences(before: ServableVersion, after: ServableVersion, as_json: bool) -> None:
@@ -119,7 +132,8 @@ def _list_models(registry: Registry, as_json: bool) -> None:
 def _list_versions(registry: Registry, model: str, limit: int, as_json: bool) -> None:
     from model_registry.paths import Reference
 
-    listing = registry.listing(model)
+    state = registry.state(model)
+    listing = registry.listing(model, state)
     if not listing:
         raise registry.no_such_version(Reference(model), None)
     now = datetime.now(timezone.utc)
@@ -133,10 +147,14 @@ def _list_versions(registry: Registry, model: str, limit: int, as_json: bool) ->
         for listed in listing[:limit]
     ]
     if as_json:
-        print_json({"registry": registry.store.uri, "model": model, "versions": versions})
+        document = {"registry": registry.store.uri, "model": model, "versions": versions, "traffic": _traffic(state)}
+        print_json(document)
         return
     from flows.printing import print_versions
+    from flows.tables import printable
 
     print_versions(versions, now)
+    if state.traffic:
+        click.echo(printable(_rollout(model, state)))
     if len(listing) > limit:
         click.echo(f"the newest {limit} of {len(listing)}; --limit shows more", err=True)

@@ -11,6 +11,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from flows.changes import change_sentence
+from flows.rollout_sentences import rollout_in_history
 from flows.tables import add_row, new_table, print_facts, print_rich, printable
 from model_registry.variants import REHEARSAL
 
@@ -38,13 +39,16 @@ def print_versions(versions: Sequence[Mapping[str, Any]], now: datetime | None =
     print_rich(table)
 
 
-def print_version(version: ServableVersion, document: Mapping[str, Any], now: datetime | None = None) -> None:
+def print_version(
+    version: ServableVersion, document: Mapping[str, Any], now: datetime | None = None, *, rollout: str = ""
+) -> None:
     """All a person asks of one version.
 
     Args:
         version: The manifest.
         document: As `slipway show --json` prints it.
         now: What the age is told from; the present by default.
+        rollout: How the rollout of its model stands; empty where none is under way.
     """
     source = version.source
     run = version.run.name + (f"  {version.run.url}" if version.run.url else "")
@@ -52,6 +56,7 @@ def print_version(version: ServableVersion, document: Mapping[str, Any], now: da
     facts = {
         "model": f"{version.model}:{version.version}",
         "labels": "none, it is retired: no label may name it, and gc deletes it" if document["retired"] else labels,
+        **({"rollout": rollout} if rollout else {}),
         "created": f"{version.created_at} ({age(version.created_at, now)})",
         "source": source.uri,
         "": f"{source.format}, {in_bytes(source.bytes)}, sha256 {source.sha256[:12]}",
@@ -223,6 +228,8 @@ def _signature(version: ServableVersion, *, checked: bool) -> str:
 
 
 def _moved(transition: Transition) -> str:
+    if transition.traffic is not None:
+        return rollout_in_history(transition)
     if transition.label is None:
         versions = ", ".join(map(str, transition.versions))
         return f"{transition.action} {versions}{' and forget' if transition.forget else ''}"

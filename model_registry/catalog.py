@@ -72,13 +72,17 @@ class Catalog:
         """
         return Journal(self.store, model).history(limit)
 
-    def listing(self, model: str) -> list[ListedVersion]:
+    def listing(self, model: str, state: State | None = None) -> list[ListedVersion]:
         """The committed versions, newest first, by reading the state and one listing.
+
+        Args:
+            model: Its name.
+            state: Where it was read just before.
 
         Raises:
             FormatError: If the state cannot be trusted.
         """
-        return self._listing(model, self.state(model))
+        return self._listing(model, state or self.state(model))
 
     def committed(self, model: str) -> list[int]:
         """The numbers of the committed versions, newest first, even where the state cannot be trusted."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model_registry.errors import ConflictError, InvalidInputError, NotFoundError
+from model_registry.paths import check_label
 from model_registry.servable import Run
 from model_registry.state import Action, State, TrafficChange, Transition
 from model_registry.traffic import Outcome, Plan, Traffic
@@ -62,12 +63,12 @@ def begin(
     before = state.labels.get(canary)
     traffic = Traffic(
         epoch=state.revision + 1,  # above that of every rollout before: each of those counted on by a transition
-        stable=stable,
-        canary=canary,
+        stable=check_label(stable),
+        canary=check_label(canary),
         baseline=baseline,
         candidate=candidate,
         restore=None if before == candidate else before,
-        plan=plan,
+        plan=plan.checked(),
         run=run,
     )
     if wrong := traffic.contradiction():
@@ -84,11 +85,13 @@ def shift(traffic: Traffic, step: int, *, until: float | None = None) -> Transit
     Args:
         traffic: As it is.
         step: Index of a step of the plan.
-        until: The end of the time for which the step before was judged, in Unix seconds by Prometheus' clock.
+        until: When that is, in Unix seconds by Prometheus' clock: until then stable had requests to be held against.
     """
     reference = traffic.reference
-    if traffic.since is not None and until is not None and traffic.weight < 100:
+    if until is not None and traffic.since is not None and traffic.weight < 100:
         reference = (traffic.since, until)
+    elif until is not None and traffic.phase == "starting":  # all of them were stable's, for what is known
+        reference = (max(0.0, until - traffic.plan.bake), until)
     after = replace(
         traffic,
         step=step,
@@ -154,7 +157,8 @@ def pause(state: State, model: str, why: str) -> Transition | None:
 def resume(state: State, model: str, *, run: Run | None = None) -> Transition:
     """Decides to take it up where it is, paused or not: whoever led it before is fenced off.
 
-    A bake begins anew: nobody watched meanwhile.
+    A bake that was paused begins anew: it was for some reason. One whose leader was killed goes on, since Prometheus
+    watched meanwhile.
 
     Raises:
         NotFoundError: If none is under way.

@@ -12,11 +12,12 @@ rest is what a run needs to go on where another was killed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
+from model_registry.errors import InvalidInputError
 from model_registry.paths import LABEL_PATTERN
 from model_registry.servable import Run, Version
 
@@ -64,6 +65,21 @@ class Plan:
     margins: Margins = field(default_factory=Margins)
     checks: Annotated[tuple[Promql, ...], Field(max_length=20)] = ()
 
+    def checked(self) -> Plan:
+        """The plan itself, if each of its values is one that a state can hold.
+
+        Raises:
+            InvalidInputError: If one is not; every problem is named.
+        """
+        try:
+            return _PLAN.validate_python(asdict(self))
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+            raise InvalidInputError(f"this is no plan of a rollout: {'; '.join(problems)[:1_000]}") from None
+
+
+_PLAN = TypeAdapter(Plan)
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -82,8 +98,8 @@ class Traffic:
         step: The index of the step of the plan that is or was tried last.
         since: Since when the weight was seen in force: Unix seconds by Prometheus' clock; None before.
         bakes: How often the bake of this step was begun, this time included.
-        reference: From when to when stable had requests during the step before, likewise in Unix seconds: what a step
-            is held against that leaves stable none. None before.
+        reference: From when to when stable had requests during the step before, or for the time of a bake before the
+            first one, likewise in Unix seconds: what a step is held against that leaves stable none. None before.
         paused: Why nobody leads it on; empty while somebody does.
         outcome: How it ends; None before that is known.
         run: The flow run that leads it, if one does.

@@ -11,7 +11,8 @@
     5. What a label names or may be rolled back to is not retired, nor what a rollout needs. What is retired is
        deleted later, and its number never comes back.
     6. There is one rollout of a model at a time. As long as it is under way its two labels move by it alone, and it
-       goes on only from the very traffic that it was decided on: whoever still acts on another is fenced off.
+       goes on only from the very traffic that it was decided on: whoever still acts on another is fenced off. One
+       that is paused is resumed or aborted first.
 
 `promote`, `follow`, `roll_back`, `unlabel`, `retire` and `collect` decide, and what is in `rollout_transitions` for a
 rollout; `apply` holds the decision against the state that is there when it is written.
@@ -221,12 +222,32 @@ def _require_traffic(state: State, transition: Transition, model: str) -> None:
             found = f"it was taken up by another run (epoch {there.epoch}, this one is {change.before.epoch})"
         else:
             found = f"it is {'paused' if there.paused else there.phase} at {there.weight} % by now"
-        last = state.last_transition
-        by = f"; last changed by {last.origin.who}" if last else ""
         raise ConflictError(
-            f"the rollout of {model} was changed meanwhile: {found}{by}",
+            f"the rollout of {model} was changed meanwhile: {found}{_by(state)}",
             hint=f"see `slipway rollout {model} --status` and `slipway history {model}`",
         )
+    if there is None and change.after and change.after.epoch != state.revision + 1:
+        # Its epoch would not be above every one before, and stable might name another version by now.
+        raise ConflictError(
+            f"{model} was changed meanwhile: expected to begin a rollout at revision {change.after.epoch - 1}, found "
+            f"revision {state.revision}{_by(state)}",
+            hint=f"see `slipway history {model}`, and decide anew",
+        )
+    if there and there.paused and not _ends_a_pause(transition):
+        raise ConflictError(
+            f"the rollout of {model}:{there.candidate} is paused: {there.paused}: expected one that is led on",
+            hint=f"`slipway rollout {model} --resume` takes it up, --abort ends it",
+        )
+
+
+def _by(state: State) -> str:
+    last = state.last_transition
+    return f"; last changed by {last.origin.who}" if last else ""
+
+
+def _ends_a_pause(transition: Transition) -> bool:
+    after = transition.traffic.after if transition.traffic else None
+    return transition.action == "resume" or (after is not None and after.outcome == "aborted")
 
 
 def _require_new(state: State, transition: Transition, model: str) -> None:
@@ -243,6 +264,11 @@ def _require_new(state: State, transition: Transition, model: str) -> None:
 
 def _require_unneeded(state: State, transition: Transition, model: str) -> None:
     for version in transition.versions:
+        if state.traffic and version in state.traffic.versions():
+            raise ConflictError(
+                f"{model}:{version} cannot be retired: the rollout of {model}:{state.traffic.candidate} needs it",
+                hint=f"wait for its end, or end it: slipway rollout {model} --abort",
+            )
         if labels := state.labels_of(version):
             raise ConflictError(
                 f"{model}:{version} cannot be retired: {', '.join(f'{model}@{label}' for label in labels)} names it",
@@ -254,11 +280,6 @@ def _require_unneeded(state: State, transition: Transition, model: str) -> None:
                 f"{model}:{version} cannot be retired: {', '.join(f'{model}@{label}' for label in into)} may be rolled "
                 "back to it",
                 hint="with --forget rollbacks pass over it",
-            )
-        if state.traffic and version in state.traffic.versions():
-            raise ConflictError(
-                f"{model}:{version} cannot be retired: the rollout of {model}:{state.traffic.candidate} needs it",
-                hint=f"wait for its end, or end it: slipway rollout {model} --abort",
             )
 
 

@@ -21,7 +21,7 @@ from tests.support.fixtures_s3 import Bucket
 ANN = Origin("ann@build-7", "the new one is slow", Run("7e57", "quiet-otter", "http://prefect.test/runs/7e57"))
 CHANGE = [
     *("registry", "model", "dry_run", "changed", "revision", "action", "label", "from", "to", "versions", "forget"),
-    *("when", "who", "why", "run"),
+    *("when", "who", "why", "run", "traffic", "evidence"),
 ]
 
 

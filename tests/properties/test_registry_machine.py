@@ -1,7 +1,7 @@
 """Two writers of one registry, interleaved call by call, against a model of plain dictionaries.
 
-Each publishes, moves labels, retires and collects garbage without any grace, while answers of the store are
-lost and writes land late. After every step what the registry shows must be right.
+Each publishes, moves labels, leads rollouts, retires and collects garbage without any grace, while answers of the store
+are lost and writes land late. After every step what the registry shows must be right.
 
 `make soak` runs many more examples.
 """
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,14 +23,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from model_registry import collection, paths
+from model_registry import rollout_transitions as rollouts
 from model_registry.errors import ConflictError, NotFoundError, StorageError
 from model_registry.paths import Reference
 from model_registry.payload import payload_files
 from model_registry.registry import Registry
 from model_registry.servable import PayloadFile, ServableVersion, Variant
-from model_registry.state import PAST_STEPS, Origin, Record, State
+from model_registry.state import PAST_STEPS, Origin, Record, State, TrafficChange, Transition
 from model_registry.storage.memory import MemoryStore
 from model_registry.tombstone import Outcome, Tombstone, read_outcome
+from model_registry.traffic import Plan, Traffic
 from model_registry.transitions import Expect, Expected
 from model_registry.verification import verify
 from tests.support.drafts import make_draft, make_payload
@@ -54,6 +56,23 @@ _EXPOSED = {
     "read": (),
 }
 _EXPECTED = st.sampled_from(["anything", "what it names"]) | _PICKS
+
+
+_PLAN = Plan(steps=(5, 100), bake=60.0)
+_BACK = ("rollback", "withdraw", "finish")
+
+
+def _next(traffic: Traffic, *, well: bool) -> Transition:
+    """What whoever leads a rollout does next."""
+    if traffic.phase == "starting":
+        return rollouts.shift(traffic, 0, until=100.0)
+    if traffic.phase == "shifting":
+        return rollouts.bake(traffic, since=200.0)
+    if traffic.phase == "baking":
+        if not well:
+            return rollouts.withdraw(traffic, "worse")
+        return rollouts.shift(traffic, 1, until=300.0) if traffic.step == 0 else rollouts.accept(traffic)
+    return rollouts.withdraw(traffic, "promoted") if traffic.phase == "promoting" else rollouts.finish(traffic)
 
 
 @dataclass
@@ -90,24 +109,31 @@ class Expectation:
         self.highest: dict[str, int] = {}
         self.retired: dict[int, int] = {}
         self.ever_retired: set[int] = set()
+        self.traffic: Traffic | None = None
+        self.epoch = 0
 
     def make(self, record: Record, *, following: bool) -> None:
         """Makes one transition, and holds it to the rules."""
         transition = record.transition
         label, to = transition.label, transition.to_version
+        if transition.traffic:
+            self._lead(transition.traffic, transition.action)
+        elif self.traffic:
+            assert label not in (self.traffic.stable, self.traffic.canary)
         if label is None:
-            self._end(record)
+            if not transition.traffic:
+                self._end(record)
             return
         assert self.labels.get(label) == transition.from_version
         if to is None:
-            assert transition.action == "unlabel"
+            assert transition.action in ("unlabel", "finish")
             for members in (self.labels, self.pasts, self.highest):
                 del members[label]
             return
         assert to not in self.ever_retired
         assert not following or to > self.highest.get(label, 0)
         past = self.pasts.setdefault(label, [])
-        if transition.action == "rollback":
+        if transition.action in _BACK:
             assert past.pop() == to
         elif transition.from_version is not None:
             past.append(transition.from_version)
@@ -115,12 +141,26 @@ class Expectation:
         self.labels[label] = to
         self.highest[label] = max(to, self.highest.get(label, 0))
 
+    def _lead(self, change: TrafficChange, action: str) -> None:
+        before, after = change.before, change.after
+        assert before == self.traffic  # nobody goes on from what is not there
+        self.traffic = after
+        if after is None:
+            assert before and (action, before.phase, before.weight) == ("finish", "leaving", 0)
+            return
+        taken = before is None or action == "resume" or after.outcome == "aborted" != before.outcome
+        assert after.epoch > self.epoch if taken else after.epoch == self.epoch
+        self.epoch = after.epoch
+        if before and after.weight > before.weight:
+            assert before.phase in ("starting", "baking") and not before.paused
+
     def _end(self, record: Record) -> None:
         for version in record.transition.versions:
             if record.transition.action == "collect":
                 self.retired.pop(version, None)
                 continue
             assert version not in self.labels.values()
+            assert self.traffic is None or version not in self.traffic.versions()
             self.retired.setdefault(version, record.revision)
             self.ever_retired.add(version)
             for label, past in self.pasts.items():
@@ -129,7 +169,8 @@ class Expectation:
                 past[:] = [step for step, after in pairwise(walk) if step != after]
 
     def needed(self) -> set[int]:
-        return {*self.labels.values(), *(version for past in self.pasts.values() for version in past)}
+        leading = self.traffic.versions() if self.traffic else frozenset()
+        return {*self.labels.values(), *(version for past in self.pasts.values() for version in past), *leading}
 
 
 @cache
@@ -252,6 +293,45 @@ class RegistryMachine(RuleBasedStateMachine):
             version=self._state().labels.get(label, 0),
         )
 
+    @rule(writer=_WRITERS, calls=_CALLS, pick=_PICKS)
+    def begin_a_rollout(self, writer: str, calls: int, pick: int) -> None:
+        version = self._picked(pick)
+        decide = partial(rollouts.begin, model=_MODEL, candidate=version, plan=_PLAN)
+        self._start(
+            writer,
+            calls,
+            "move",
+            lambda registry, who: registry.change_traffic(_MODEL, decide, origin=who),
+            version=version,
+        )
+
+    @precondition(lambda self: self._state().traffic is not None)
+    @rule(writer=_WRITERS, calls=_CALLS, well=st.sampled_from([True, True, True, False]))
+    def lead_a_rollout_on(self, writer: str, calls: int, well: bool) -> None:
+        traffic = self._state().traffic  # as it is now, which another one may change until that is written
+        assert traffic is not None
+        transition = _next(traffic, well=well)
+        self._start(
+            writer,
+            calls,
+            "move",
+            lambda registry, who: registry.change_traffic(_MODEL, lambda _: transition, origin=who),
+        )
+
+    @rule(writer=_WRITERS, calls=_CALLS, what=st.sampled_from(["pause", "resume", "abort"]), insist=st.booleans())
+    def come_between(self, writer: str, calls: int, what: str, insist: bool) -> None:
+        def decide(state: State) -> Transition | None:
+            if what == "pause":
+                return rollouts.pause(state, _MODEL, "lunch")
+            return rollouts.resume(state, _MODEL) if what == "resume" else rollouts.abort(state, _MODEL)
+
+        self._start(
+            writer,
+            calls,
+            "move",
+            lambda registry, who: registry.change_traffic(_MODEL, decide, origin=who, insist=insist),
+        )
+
     # How it goes on
 
     @rule(writer=_WRITERS, calls=st.integers(1, 8))
@@ -300,6 +380,7 @@ class RegistryMachine(RuleBasedStateMachine):
         assert {label: [*past.versions] for label, past in state.pasts.items()} == expected.pasts
         assert {label: past.highest for label, past in state.pasts.items()} == expected.highest
         assert state.retired == expected.retired
+        assert state.traffic == expected.traffic
         for version in expected.needed():
             outcome = self._outcome(version)
             assert isinstance(outcome, ServableVersion), f"a label needs {version}, which is {outcome}"
@@ -312,6 +393,8 @@ class RegistryMachine(RuleBasedStateMachine):
     def _check_variants(self, history: list[Record]) -> None:
         published = {version.version: version for version in self._published()}
         for record in history:
+            if record.transition.action in ("withdraw", "finish"):  # back to what was served before
+                continue
             before, after = (
                 published.get(number or 0) for number in (record.transition.from_version, record.transition.to_version)
             )

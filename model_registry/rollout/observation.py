@@ -1,0 +1,245 @@
+"""What a rollout knows of the world outside the registry, and all of it comes from Prometheus.
+
+Which weight the gateways have in force, which version the servers answer with, what clients were answered, and what an
+operator's own checks say. What Prometheus does not know did not happen: no data is never good news here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from model_registry.errors import FormatError, InvalidInputError
+from model_registry.paths import check_model_name
+from model_registry.rollout.envoy_counts import EnvoyCounts
+from model_registry.rollout.prometheus import Prometheus
+from model_registry.rollout.prometheus_answers import Sample
+from model_registry.rollout.promql import duration, filled_in, selector
+from model_registry.rollout.reached import GatewaySeen, Reached, ServerSeen, all_gateways, all_servers
+from model_registry.rollout.samples import Interval, Requests, Series, loading_intervals
+from model_registry.serving.gateway.envoy_metrics import model_label
+
+__all__ = ["CheckResult", "Observer", "Reached", "Window"]
+
+_GATEWAYS, _AGENTS = "slipway-gateway", "slipway-sync"
+_OWN = frozenset({"__name__", "job", "model", "label", "version", "state", "kind"})
+# A series counts as long as Prometheus has it, which forgets what it cannot scrape. A store that is written to by
+# others may not: so the last sample is at most three of its own intervals old, as they were in five minutes, or 5 s.
+_RECENT = "{0} and (time() - timestamp({0}) < 5 or (time() - timestamp({0})) * count_over_time({0}[5m]) < 900)"
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a version was asked in a while.
+
+    Attributes:
+        requests: Counted over all gateways, without those of the time that was left out.
+        covered: Seconds between the first and the last scrape of its clusters in that while; 0 where there were none.
+        left_out: Seconds of those in which a server of the label was loading a model, which slows down all it serves.
+    """
+
+    requests: Requests
+    covered: float
+    left_out: float
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check of the operator's own says.
+
+    Attributes:
+        passed: Whether it has samples and none of them is 0 or NaN; None where it has no sample.
+        words: Why, for a person; one line.
+        value: The value that decided: the first that failed, else the smallest; None where it is no finite number.
+    """
+
+    passed: bool | None
+    words: str
+    value: float | None
+
+
+class Observer:
+    """Asks Prometheus about one model. Everything raises what `Prometheus` raises."""
+
+    def __init__(self, prometheus: Prometheus, model: str, *, within: Mapping[str, str] | None = None) -> None:
+        """Touches no network.
+
+        Args:
+            prometheus: Who is asked.
+            model: Whose rollout it is.
+            within: Labels that all series have that are meant, such as `{"namespace": "prod"}`, where Prometheus
+                knows the gateways and servers of several registries.
+
+        Raises:
+            InvalidInputError: If the model or a label has no name that can be asked for.
+        """
+        self._prometheus = prometheus
+        self._model = check_model_name(model)
+        self._within = dict(within or {})
+        if taken := _OWN & self._within.keys():
+            raise InvalidInputError(f"series are found by the label {sorted(taken)[0]!r} anyway: expected another")
+        selector("up", self._within)
+
+    def now(self) -> float:
+        """Unix seconds by Prometheus' clock."""
+        return self._prometheus.time()
+
+    def weights_in_force(self, weight: int, revision: int) -> Reached:
+        """Whether every gateway shares requests as it should.
+
+        Args:
+            weight: Percent to canary.
+            revision: Of state.json that says so; a later one will do.
+        """
+        at = self.now()
+        up = self._up(_GATEWAYS, at)
+        weights = self._recent("slipway_gateway_weight", at, model=self._model)
+        revisions = self._recent("slipway_gateway_revision", at, model=self._model)
+        seen = {
+            instance: GatewaySeen(up.get(instance, True), weights.get(instance), revisions.get(instance))
+            for instance in {*up, *weights}
+        }
+        return all_gateways(seen, weight=weight, revision=revision)
+
+    def served(self, label: str, version: int, revision: int) -> Reached:
+        """Whether every server that follows a label answers with a version under it.
+
+        Args:
+            label: The label.
+            version: What it names.
+            revision: Of state.json that says so; a later one will do.
+        """
+        at = self.now()
+        up = self._up(_AGENTS, at)
+        read = self._recent("slipway_sync_registry_age_seconds", at)
+        revisions = self._recent("slipway_sync_revision", at, model=self._model)
+        wanted = self._recent("slipway_sync_wanted_version", at, model=self._model, label=label)
+        serving = self._recent("slipway_sync_serving_version", at, model=self._model, label=label)
+        failed = self._failed(at)
+        seen = {
+            instance: ServerSeen(
+                up=up.get(instance, True),
+                read=instance in read,
+                revision=revisions.get(instance),
+                wanted=wanted.get(instance),
+                serving=serving.get(instance),
+                failed=instance in failed,
+            )
+            for instance in {*up, *wanted}
+        }
+        return all_servers(seen, label=label, version=version, revision=revision)
+
+    def window(self, label: str, version: int, start: float, end: float) -> Window:
+        """What clients were answered by a version under a label.
+
+        Args:
+            label: The label.
+            version: The version.
+            start: Unix seconds by Prometheus' clock.
+            end: Likewise.
+        """
+        of = {"model": model_label(self._model), "label": label, "version": str(version)}
+        counts = EnvoyCounts.read(
+            lambda metric, **labels: self._prometheus.series(self._selector(metric, **of, **labels), start, end)
+        )
+        scraped = counts.scraped()
+        if scraped is None:
+            return Window(Requests(), 0.0, 0.0)
+        first, last = scraped
+        left_out = loading_intervals(self._loading(label, start, end))
+        return Window(counts.requests(left_out), last - first, _overlap(left_out, first, last))
+
+    def check(self, promql: str, values: Mapping[str, str]) -> CheckResult:
+        """What a check of the operator's own says now.
+
+        Args:
+            promql: An expression; `$model`, `$version`, `$baseline` and `$window` are filled in.
+            values: What each of the four is, without the `$`; `window` is a duration such as `600s`.
+
+        Raises:
+            InvalidInputError: If it names another, or Prometheus refuses it.
+        """
+        return check_result(self._prometheus.query(filled_in(promql, values)))
+
+    def _selector(self, metric: str, instance: Collection[str] = (), **labels: str) -> str:
+        one_of = {"instance": sorted(instance)} if instance else {}
+        return selector(metric, {**self._within, **labels}, **one_of)
+
+    def _up(self, job: str, at: float) -> dict[str, bool]:
+        """Whether Prometheus can scrape each instance of a job."""
+        return {
+            instance: value == 1
+            for instance, value in _by_instance(self._prometheus.query(self._selector("up", job=job), at)).items()
+        }
+
+    def _recent(self, metric: str, at: float, **labels: str) -> dict[str, float]:
+        """The value at each instance where it is known of late."""
+        return _by_instance(self._prometheus.query(_RECENT.format(self._selector(metric, **labels)), at))
+
+    def _failed(self, at: float) -> frozenset[str]:
+        """The instances that have a version of the model FAILED, and where a load failed in the last hour.
+
+        A download that fails is FAILED too until it is tried again, and may well come through.
+        """
+        failed = self._recent("slipway_sync_versions", at, model=self._model, state="FAILED")
+        counter = self._selector("slipway_sync_failures_total", model=self._model, kind="load")
+        loads = self._prometheus.query(f"{counter} > 0 unless {counter} == {counter} offset 1h", at)
+        return frozenset(name for name, count in failed.items() if count > 0) & _instances(loads)
+
+    def _loading(self, label: str, start: float, end: float) -> tuple[Series, ...]:
+        """How many versions of each model were being loaded by each server that follows the label."""
+        span = duration(end - start)
+        wanted = self._selector("slipway_sync_wanted_version", model=self._model, label=label)
+        servers = _instances(self._prometheus.query(f"count_over_time({wanted}[{span}])", end))
+        loading = self._selector("slipway_sync_versions", state="LOADING")
+        # Of all that a fleet serves, most was never being loaded in this while.
+        found = self._prometheus.query(f"max_over_time({loading}[{span}]) > 0", end)
+        instances = _instances(found) & servers
+        if not instances:
+            return ()
+        return self._prometheus.series(self._selector("slipway_sync_versions", instances, state="LOADING"), start, end)
+
+
+def check_result(samples: Sequence[Sample]) -> CheckResult:
+    """What follows from the samples of a check."""
+    if not samples:
+        return CheckResult(
+            None,
+            "it has no sample: no such series, or a comparison without `bool`, which leaves out what does not hold",
+            None,
+        )
+    amiss = [sample for sample in samples if sample.value == 0 or math.isnan(sample.value)]
+    decided = amiss[0] if amiss else min(samples, key=lambda sample: sample.value)
+    labels = ", ".join(f"{name}={text!r}" for name, text in sorted(decided.labels.items()))[:200]
+    number = "NaN" if math.isnan(decided.value) else f"{decided.value:g}"
+    words = f"it is {number}" + (f" of {{{labels}}}" if labels else "")
+    if len(samples) > 1:
+        words = f"{len(amiss) or 'none'} of {len(samples)} values {'are' if len(amiss) > 1 else 'is'} 0 or NaN: {words}"
+    return CheckResult(not amiss, words, decided.value if math.isfinite(decided.value) else None)
+
+
+def _instances(samples: Iterable[Sample]) -> frozenset[str]:
+    return frozenset(sample.labels.get("instance", "") for sample in samples)
+
+
+def _by_instance(samples: Iterable[Sample]) -> dict[str, float]:
+    """Values by instance.
+
+    Raises:
+        FormatError: If an instance has several.
+    """
+    found: dict[str, float] = {}
+    for sample in samples:
+        instance = sample.labels.get("instance", "")
+        if found.setdefault(instance, sample.value) != sample.value:
+            raise FormatError(
+                f"Prometheus has both {found[instance]:g} and {sample.value:g} of {sample.labels.get('__name__', '')} "
+                f"at {instance!r}",
+                hint="where it scrapes several gateways or fleets, tell apart the one that is meant by its labels",
+            )
+    return found
+
+
+def _overlap(intervals: Iterable[Interval], first: float, last: float) -> float:
+    return sum(max(0.0, min(end, last) - max(begin, first)) for begin, end in intervals)

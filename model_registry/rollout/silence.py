@@ -1,0 +1,60 @@
+"""When a bake that Prometheus has nothing new to say of is to be paused. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model_registry.rollout.baking import LOOKS, Sight
+from model_registry.rollout.steering import Pause
+from model_registry.traffic import Plan, Traffic
+
+_SHORTEST, _LONGEST = 5.0, 180.0  # seconds; the latter is three scrapes as Prometheus makes them by default
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Silence:
+    """For how long Prometheus has had nothing new to say of a bake.
+
+    Attributes:
+        covered: Seconds of which there were samples when it had.
+        since: When that was, in seconds by any clock that goes on.
+        looks: How often it was asked in vain since then.
+        words: What it said last, where that was an error.
+    """
+
+    covered: float
+    since: float
+    looks: int = 0
+    words: str = ""
+
+    def heard(self, traffic: Traffic, sight: Sight, now: float) -> Silence:
+        """After a look."""
+        sides = [sight.canary] if traffic.weight == 100 else [sight.canary, sight.stable]
+        covered = min(side.covered for side in sides)
+        if covered > self.covered + _ROUNDING:
+            return Silence(covered, now)
+        missing = [
+            label
+            for label, side in zip((traffic.canary, traffic.stable), sides, strict=False)
+            if side.covered <= self.covered + _ROUNDING
+        ]
+        kind = "new samples" if self.covered else "samples"
+        words = f"Prometheus has no {kind} of the requests to {' and '.join(missing)}"
+        return Silence(self.covered, self.since, self.looks + 1, words)
+
+    def failed(self, words: str) -> Silence:
+        """After a look that came to nothing."""
+        return Silence(self.covered, self.since, self.looks + 1, words)
+
+    def move(self, plan: Plan, now: float) -> Pause | None:
+        """Pauses what nobody can watch; None as long as the data may still come.
+
+        Three looks in vain, as they are made in a bake; but neither less than any scraping takes, nor more than it
+        takes where nobody hurried it.
+        """
+        lasted = now - self.since
+        enough = max(_SHORTEST, min(_LONGEST, 3 * plan.bake / LOOKS))
+        if self.looks < 3 or lasted < enough:
+            return None
+        return Pause(f"no data for {lasted:.0f} s: {self.words}", silent=True)

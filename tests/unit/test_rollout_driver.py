@@ -1,0 +1,558 @@
+"""A rollout led from its beginning to its end, against a real registry in memory and a fleet in its own time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_registry import rollout_transitions as transitions
+from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, SlipwayError, StorageError
+from model_registry.registry import Registry
+from model_registry.rollout.driver import Driver, Patience
+from model_registry.rollout.observation import CheckResult
+from model_registry.rollout.report import RolloutReport
+from model_registry.servable import Run
+from model_registry.state import Origin, Record
+from model_registry.storage.memory import MemoryStore
+from model_registry.traffic import Plan, Traffic
+from tests.support.drafts import make_draft, make_payload
+from tests.support.simulated_fleet import SimulatedFleet, Version
+
+PLAN = Plan(steps=(5, 25, 100), bake=60.0)
+ANN, BOB = Origin("ann@build-7"), Origin("bob@laptop", "lunch")
+
+
+class Store(MemoryStore):
+    """One that may be away, or do what it is asked and not say so."""
+
+    away = False
+    unheard = 0
+    goes_with_the_next_write = False
+
+    def get(self, key: str) -> Any:
+        self._fail()
+        return super().get(key)
+
+    def put_if_match(self, key: str, data: bytes, etag: str) -> Any:
+        self._fail()
+        done = super().put_if_match(key, data, etag)
+        if self.goes_with_the_next_write and key.endswith("state.json"):
+            self.goes_with_the_next_write, self.away = False, True
+            self._fail()
+        if self.unheard and key.endswith("state.json"):
+            self.unheard -= 1
+            raise StorageError("the answer was lost", transient=True)
+        return done
+
+    def _fail(self) -> None:
+        if self.away:
+            raise StorageError("the store is away", transient=True)
+
+
+class Town:
+    """A registry with digits 1 to 3, 1 of them stable, and its fleet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store()
+        self.registry = Registry(self.store)
+        for number in (1, 2, 3):
+            payload = make_payload(folder / "payload", {"saved_model.pb": b"graph"})
+            self.registry.publish(make_draft(identity=f"a{number}"), {"native": payload})
+        self.registry.promote("digits", 1, "stable", origin=ANN)
+        self.fleet = SimulatedFleet(self.registry)
+        self.told: list[Record] = []
+
+    def driver(self, origin: Origin = ANN, **patience: Any) -> Driver:
+        clock, sleep = self.fleet.clock, self.fleet.sleep
+        told, patience_ = self.told.append, Patience(**patience)
+        return Driver(
+            self.registry, self.fleet, "digits", origin=origin, patience=patience_, clock=clock, sleep=sleep, told=told
+        )
+
+    def begin(self, candidate: int = 2, plan: Plan = PLAN, **patience: Any) -> RolloutReport:
+        return self.driver(**patience).begin(candidate, plan)
+
+    @property
+    def actions(self) -> list[str]:
+        return [record.transition.action for record in reversed(self.registry.history("digits"))]
+
+    @property
+    def changes(self) -> list[Traffic]:
+        """Each traffic that there was."""
+        changes = [record.transition.traffic for record in reversed(self.registry.history("digits"))]
+        return [change.after for change in changes if change and change.after]
+
+    @property
+    def labels(self) -> dict[str, int]:
+        return self.registry.state("digits").labels
+
+    def change(self, decide: Callable[..., Any], origin: Origin = BOB) -> None:
+        self.registry.change_traffic("digits", lambda state: decide(state, "digits"), origin=origin, insist=True)
+
+    def until(self, phase: str, action: Callable[[], None], *, step: int = 0, then: float = 0.5) -> None:
+        """Does something once the rollout is in a phase of a step."""
+
+        def look() -> None:
+            traffic = self.registry.state("digits").traffic
+            if traffic and (traffic.phase, traffic.step) == (phase, step) and not traffic.paused:
+                self.fleet.after(then, action)
+            else:
+                self.fleet.after(0.5, look)
+
+        self.fleet.after(0, look)
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Town:
+    return Town(tmp_path)
+
+
+def test_a_candidate_that_is_not_worse_is_promoted_step_by_step(town: Town) -> None:
+    report = town.begin()
+
+    assert (report.outcome, report.weight, report.phase, report.by) == ("promoted", 0, None, "")
+    assert town.labels == {"stable": 2}
+    step = ["shift", "bake"]
+    assert town.actions == ["promote", "begin", *step * 3, "accept", "withdraw", "finish"]
+    assert {look.weight for look in report.looks} == {5, 25, 100}
+    assert report.evidence == report.looks[-1].evidence
+    assert {each.verdict for each in report.evidence} == {"not worse"}
+
+
+def test_the_transitions_bear_what_they_rest_on(town: Town) -> None:
+    town.begin()
+
+    history = town.registry.history("digits")
+    judged = [record for record in history if record.origin.evidence]
+    assert [record.transition.action for record in reversed(judged)] == ["shift", "shift", "accept"]
+    assert all("not worse" in record.origin.why for record in judged)
+    assert [record.revision for record in town.told] == sorted(record.revision for record in history[:-1])
+
+
+def test_each_step_is_judged_for_its_full_time(town: Town) -> None:
+    report = town.begin()
+
+    for weight in (5, 25, 100):
+        times = [look.time for look in report.looks if look.weight == weight]
+        assert times[-1] - times[0] + 6 * 1.5 >= 60
+        assert len(times) <= (20 if weight == 5 else 12)
+
+
+@pytest.mark.parametrize("version", [Version(errors=0.05), Version(times=2.0)], ids=["errors", "slow"])
+def test_a_candidate_that_is_worse_is_withdrawn(town: Town, version: Version) -> None:
+    town.fleet.versions[2] = version
+
+    report = town.begin()
+
+    assert report.outcome == "worse"
+    assert town.labels == {"stable": 1}
+    assert [each.metric for each in report.evidence if each.verdict == "worse"]
+    assert report.why.startswith("worse: ")
+    withdraw = town.registry.history("digits", 2)[1]
+    assert withdraw.transition.action == "withdraw"
+    assert withdraw.origin.evidence == report.evidence
+
+
+def test_a_canary_that_named_something_before_names_it_again_when_the_candidate_is_worse(town: Town) -> None:
+    town.registry.promote("digits", 3, "canary", origin=ANN)
+    town.fleet.versions[2] = Version(errors=0.2)
+
+    town.begin()
+
+    assert town.labels == {"stable": 1, "canary": 3}
+
+
+def test_a_candidate_that_servers_cannot_load_is_withdrawn_with_their_words(town: Town) -> None:
+    town.fleet.versions[2] = Version(loads=False)
+
+    report = town.begin()
+
+    assert (report.outcome, report.why, report.evidence) == ("worse", "server-1 gave it up: broken", ())
+    assert town.actions == ["promote", "begin", "withdraw", "finish"]
+
+
+def test_a_candidate_that_gets_worse_at_the_last_step_is_held_against_the_step_before(town: Town) -> None:
+    town.until("baking", lambda: town.fleet.versions.update({2: Version(errors=0.1)}), step=2)
+
+    report = town.begin()
+
+    assert report.outcome == "worse"
+    assert report.looks[-1].weight == 100
+    assert all(each.stable_samples for each in report.evidence)
+
+
+def test_a_rollout_of_one_step_is_held_against_the_time_before_it(town: Town) -> None:
+    town.fleet.sleep(120)
+
+    report = town.begin(plan=replace(PLAN, steps=(100,)))
+
+    assert report.outcome == "promoted"
+    assert all(each.stable_samples for each in report.evidence)
+
+
+def test_a_rollout_that_stops_short_of_all_requests_promotes_from_there(town: Town) -> None:
+    assert town.begin(plan=replace(PLAN, steps=(50,))).outcome == "promoted"
+
+
+# Waiting in vain
+
+
+def test_servers_that_do_not_follow_pause_it(town: Town) -> None:
+    town.fleet.servers_stuck = True
+
+    report = town.begin(timeout=120)
+
+    assert (report.outcome, report.phase, report.weight) == ("paused", "starting", 0)
+    assert "server-1 has None" in report.paused
+    assert "120 s" in report.paused
+
+
+def test_a_gateway_that_does_not_follow_pauses_it(town: Town) -> None:
+    town.fleet.gateway_stuck = True
+
+    report = town.begin(timeout=120)
+
+    assert (report.outcome, report.phase, report.weight) == ("paused", "shifting", 5)
+    assert "gateway-1 has 0 %" in report.paused
+
+
+def test_servers_of_stable_that_give_up_pause_it_with_the_requests_where_they_are(town: Town) -> None:
+    town.until("baking", lambda: town.fleet.versions.update({2: Version(loads=False)}), step=2)
+
+    report = town.begin()
+
+    assert (report.outcome, report.phase, report.weight) == ("paused", "promoting", 100)
+    assert "gave it up" in report.paused
+    assert town.labels == {"stable": 2, "canary": 2}
+
+
+def test_a_gateway_that_still_sends_requests_keeps_canary_until_somebody_goes_on(town: Town) -> None:
+    town.fleet.versions[2] = Version(errors=0.1)
+
+    def stick() -> None:
+        town.fleet.gateway_stuck = True
+
+    town.until("baking", stick)
+    with pytest.raises(SlipwayError, match="gateway-1 has 5 %") as caught:
+        town.begin(timeout=60)
+
+    assert "slipway rollout digits --resume" in (caught.value.hint or "")
+    state = town.registry.state("digits")
+    assert state.labels == {"stable": 1, "canary": 2}
+    assert state.traffic and (state.traffic.phase, state.traffic.outcome) == ("leaving", "worse")
+    town.fleet.gateway_stuck = False
+    report = town.driver().resume()
+    assert report.outcome == "worse"
+    assert report.why.startswith("worse: error rate")
+    assert town.labels == {"stable": 1}
+
+
+# No data, or too few
+
+
+def test_prometheus_that_goes_away_pauses_it_and_it_goes_on_by_itself_when_it_is_back(town: Town) -> None:
+    town.until("baking", lambda: setattr(town.fleet, "away", True), step=1)
+    town.until("baking", lambda: town.fleet.after(60, lambda: setattr(town.fleet, "away", False)), step=1)
+
+    report = town.begin()
+
+    assert report.outcome == "promoted"
+    paused = [record for record in town.registry.history("digits") if record.transition.action == "pause"]
+    assert len(paused) == 1
+    assert "Prometheus does not answer" in paused[0].origin.why
+    assert "resume" in town.actions
+
+
+def test_targets_that_are_scraped_no_more_pause_it_and_it_ends_when_its_patience_does(town: Town) -> None:
+    def stop() -> None:
+        town.fleet.scraped_until = town.fleet.time
+
+    town.until("baking", stop, step=1)
+
+    report = town.begin(data=100)
+
+    assert (report.outcome, report.phase, report.weight, report.by) == ("paused", "baking", 25, "")
+    assert "no new samples of the requests to canary and stable" in report.paused
+    state = town.registry.state("digits")
+    assert state.traffic and state.traffic.paused == report.paused
+    town.fleet.scraped_until = None
+    report = town.driver(BOB).resume()
+    assert report.outcome == "promoted"
+    assert next(look.weight for look in report.looks if look.bake == 2) == 25
+
+
+def test_no_data_at_all_pauses_it(town: Town) -> None:
+    town.fleet.scraped_until = town.fleet.time
+
+    report = town.begin(data=10)
+
+    assert (report.outcome, report.looks) == ("paused", ())
+    assert "no samples of the requests to canary and stable" in report.paused
+
+
+def test_too_few_requests_pause_it_after_twice_its_time(town: Town) -> None:
+    town.fleet.rate = 2
+
+    report = town.begin()
+
+    assert report.outcome == "paused"
+    assert "not enough samples after 12" in report.paused
+    assert "more requests to the canary would tell" in report.paused
+    assert report.evidence and "not worse" not in {report.looks[-1].verdict}
+
+
+def test_time_in_which_models_were_loading_does_not_count(town: Town) -> None:
+    def load() -> None:
+        town.fleet.loading = town.fleet.time, town.fleet.time + 40
+
+    town.fleet.rate = 1000
+    town.until("baking", load)
+
+    report = town.begin()
+
+    assert report.outcome == "promoted"
+    since = next(change.since for change in town.changes if change.since)
+    assert 100 <= [look.time for look in report.looks if look.weight == 5][-1] - since < 110
+
+
+def test_a_bake_in_which_models_were_loading_for_most_of_the_time_is_paused(town: Town) -> None:
+    def load() -> None:
+        town.fleet.loading = town.fleet.time, town.fleet.time + 1000
+
+    town.until("baking", load)
+
+    report = town.begin()
+
+    assert report.outcome == "paused"
+    assert "expected 60 s with samples and no model being loaded, found" in report.paused
+
+
+# Checks of the operator's own
+
+
+def test_a_check_that_fails_withdraws_the_candidate(town: Town) -> None:
+    town.until("baking", lambda: setattr(town.fleet, "check_result", CheckResult(False, "it is 0", 0.0)), step=1)
+
+    report = town.begin(plan=replace(PLAN, checks=("up == bool 1",)))
+
+    assert report.outcome == "worse"
+    assert "check up == bool 1: it is 0" in report.why
+    assert report.evidence[-1].metric == "up == bool 1"
+    assert town.fleet.asked[-1][1].items() >= {"model": "digits", "version": "2", "baseline": "1"}.items()
+
+
+def test_a_check_without_an_answer_passes_nothing(town: Town) -> None:
+    town.fleet.check_result = CheckResult(None, "no sample", None)
+
+    report = town.begin(plan=replace(PLAN, checks=("absent",)))
+
+    assert (report.outcome, report.weight) == ("paused", 5)
+    assert "check absent: no sample" in report.paused
+
+
+def test_a_check_that_is_no_promql_begins_nothing(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> CheckResult:
+        raise InvalidInputError("parse error")
+
+    monkeypatch.setattr(town.fleet, "check", refuse)
+
+    with pytest.raises(InvalidInputError, match="parse error"):
+        town.begin(plan=replace(PLAN, checks=("sum(",)))
+    assert town.actions == ["promote"]
+
+
+def test_nothing_begins_without_prometheus(town: Town) -> None:
+    town.fleet.away = True
+
+    with pytest.raises(StorageError, match="does not answer"):
+        town.begin()
+    assert town.actions == ["promote"]
+
+
+# Others
+
+
+@pytest.mark.parametrize(("phase", "step"), [("starting", 0), ("shifting", 0), ("baking", 1), ("promoting", 2)])
+def test_somebody_elses_pause_ends_it_in_good_order(town: Town, phase: str, step: int) -> None:
+    town.until(phase, lambda: town.change(lambda state, model: transitions.pause(state, model, "lunch")), step=step)
+
+    report = town.begin()
+
+    assert (report.outcome, report.by, report.why, report.phase) == ("paused", "bob@laptop", "lunch", phase)
+    assert town.driver().resume().outcome == "promoted"
+
+
+@pytest.mark.parametrize(
+    ("phase", "step"),
+    [("starting", 0), ("shifting", 0), ("baking", 0), ("baking", 2), ("promoting", 2), ("leaving", 2)],
+)
+def test_an_abort_by_somebody_else_ends_it_and_they_lead_it_out(town: Town, phase: str, step: int) -> None:
+    aborted: list[RolloutReport] = []
+    town.until(phase, lambda: town.change(transitions.abort), step=step)
+
+    report = town.begin()
+    aborted.append(town.driver(BOB).abort())
+
+    assert (report.outcome, report.by, report.why) == ("aborted", "bob@laptop", "lunch")
+    assert aborted[0].outcome == "aborted"
+    assert town.labels == {"stable": 1}
+
+
+def test_a_rollout_that_another_run_took_up_is_fenced_off(town: Town) -> None:
+    town.until("baking", lambda: town.change(transitions.resume), step=1)
+
+    with pytest.raises(ConflictError, match=r"fenced off: .* expected epoch 2, found epoch 3.* bob@laptop"):
+        town.begin()
+
+    state = town.registry.state("digits")
+    assert state.traffic and (state.traffic.epoch, state.traffic.phase) == (3, "baking")
+
+
+def test_whoever_finds_it_over_is_fenced_off(town: Town) -> None:
+    town.until("baking", lambda: town.driver(BOB).resume(), step=1)
+
+    with pytest.raises(ConflictError, match=r"fenced off: .* found it is over; last changed by bob@laptop"):
+        town.begin()
+    assert town.labels == {"stable": 2}
+
+
+def test_an_abort_that_was_led_out_by_then_is_told_as_such(town: Town) -> None:
+    town.until("baking", lambda: town.driver(BOB).abort(), step=1)
+
+    report = town.begin()
+
+    assert (report.outcome, report.by, report.phase, report.weight) == ("aborted", "bob@laptop", None, 0)
+
+
+def test_an_abort_before_any_request_went_to_canary_waits_for_no_gateway(town: Town) -> None:
+    town.fleet.gateway_stuck = town.fleet.servers_stuck = True
+    town.begin(timeout=30)
+
+    report = town.driver().abort()
+
+    assert report.outcome == "aborted"
+    assert town.labels == {"stable": 1}
+
+
+def test_a_second_rollout_conflicts_with_one_under_way(town: Town) -> None:
+    town.fleet.gateway_stuck = True
+    town.begin(timeout=10)
+
+    with pytest.raises(ConflictError, match="a rollout of digits:2 is under way, paused: ") as caught:
+        town.begin(3)
+    assert "--resume" in (caught.value.hint or "")
+
+
+def test_labels_of_a_rollout_move_by_it_alone(town: Town) -> None:
+    town.fleet.gateway_stuck = True
+    town.begin(timeout=10)
+
+    for label in ("stable", "canary"):
+        with pytest.raises(ConflictError, match=f"digits@{label} takes part in a rollout"):
+            town.registry.promote("digits", 3, label, origin=ANN)
+    town.registry.promote("digits", 3, "gpu", origin=ANN)
+
+
+def test_a_label_that_is_moved_beside_a_rollout_does_not_hold_it_up(town: Town) -> None:
+    town.until("baking", lambda: town.registry.promote("digits", 3, "gpu", origin=BOB) and None, step=1)
+
+    assert town.begin().outcome == "promoted"
+    assert town.labels == {"stable": 2, "gpu": 3}
+
+
+def test_there_is_nothing_to_take_up_where_none_is_under_way(town: Town) -> None:
+    for lead in (town.driver().resume, town.driver().abort):
+        with pytest.raises(NotFoundError, match="no rollout of digits is under way"):
+            lead()
+
+
+# Runs of a flow
+
+
+def test_a_flow_run_that_runs_again_goes_on_with_its_own_rollout(town: Town) -> None:
+    run = Run("7e57", "quiet-otter")
+    town.until("baking", lambda: setattr(town.store, "away", True), step=1)
+    with pytest.raises(StorageError, match="--resume"):
+        town.driver(replace(ANN, run=run), store=20.0).begin(2, PLAN)
+    town.store.away = False
+
+    with pytest.raises(ConflictError):
+        town.driver(replace(ANN, run=Run("other", "other"))).begin(2, PLAN)
+    assert town.driver(replace(ANN, run=run)).begin(2, PLAN).outcome == "promoted"
+
+
+# The registry fails
+
+
+def test_a_store_that_is_away_for_a_while_does_not_end_it(town: Town) -> None:
+    town.until("baking", lambda: setattr(town.store, "away", True), step=1)
+    town.until("baking", lambda: town.fleet.after(45, lambda: setattr(town.store, "away", False)), step=1)
+
+    assert town.begin().outcome == "promoted"
+
+
+def test_a_store_that_is_away_for_long_ends_it_as_it_is(town: Town) -> None:
+    town.until("baking", lambda: setattr(town.store, "away", True), step=1)
+
+    with pytest.raises(StorageError) as caught:
+        town.begin(store=60)
+
+    assert "the store is away, after 6" in caught.value.message
+    assert "with 25 % of the requests" in caught.value.message
+    assert "slipway rollout digits --resume" in (caught.value.hint or "")
+    town.store.away = False
+    assert town.driver().resume().outcome == "promoted"
+
+
+def test_a_transition_whose_answer_was_lost_is_made_once(town: Town) -> None:
+    town.until("starting", lambda: setattr(town.store, "unheard", 30))
+
+    assert town.begin().outcome == "promoted"
+    assert town.actions.count("shift") == 3
+    assert town.actions.count("finish") == 1
+
+
+@pytest.mark.parametrize("phase", ["starting", "shifting", "promoting", "leaving"])
+def test_a_store_that_goes_with_a_write_has_made_the_transition_once(town: Town, phase: str) -> None:
+    def go() -> None:
+        town.store.goes_with_the_next_write = True
+        town.fleet.after(30, lambda: setattr(town.store, "away", False))
+
+    town.until(phase, go, step=0 if phase in ("starting", "shifting") else 2)
+
+    assert town.begin().outcome == "promoted"
+    assert [town.actions.count(action) for action in ("shift", "accept", "withdraw", "finish")] == [3, 1, 1, 1]
+
+
+# What is said
+
+
+def test_what_is_waited_for_is_said_once(town: Town, caplog: pytest.LogCaptureFixture) -> None:
+    town.fleet.gateway_stuck = True
+    with caplog.at_level(logging.INFO, logger="slipway"):
+        town.begin(timeout=60)
+
+    said = [message for message in caplog.messages if "gateway-1 has 0 %" in message]
+    assert said == ["digits:2  shifting: gateway-1 has 0 % at revision 0"]
+
+
+def test_each_look_is_a_line(town: Town, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="slipway"):
+        report = town.begin()
+
+    lines = [message for message in caplog.messages if ", look " in message]
+    assert len(lines) == len(report.looks)
+    assert lines[0].startswith("digits:2  5 %, look 1 of 10: ")
+    assert lines[-1].endswith(": not worse")
+
+
+def test_a_rehearsal_changes_nothing(town: Town) -> None:
+    record = town.driver().rehearse(2, PLAN)
+
+    assert record.transition.action == "begin"
+    assert town.actions == ["promote"]
