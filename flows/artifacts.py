@@ -1,4 +1,4 @@
-"""What a flow run leaves in Prefect: tables of stages, checks, labels and new models, a link, and events of labels.
+"""What a flow run leaves in Prefect: tables, links, a page on a rollout, and events of labels.
 
 A Prefect API that fails here changes nothing of what was published, rejected or moved: it is warned of.
 """
@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.changes import change_sentence
 from flows.label_events import emit_label_moved
 from flows.package_report import PackageReport
+from flows.rollout_artifact import page
 from model_registry.registry import Registry
+from model_registry.rollout.report import RolloutReport
 from tasks.scan_rules import FolderOutcome
 
 logger = logging.getLogger("slipway")
@@ -74,6 +76,16 @@ def leave_new_models(trained: str, outcomes: Sequence[FolderOutcome]) -> None:
                 for outcome in outcomes
             ],
             description=f"Trained models in {trained}",
+        )
+
+
+def leave_rollout(report: RolloutReport) -> None:
+    """Creates the artifact of a rollout: its verdict, the numbers of each look, and a plot."""
+    with _warning():
+        create_markdown_artifact(
+            key=f"{_key(report.model)}-rollout",
+            markdown=page(report),
+            description=f"Rollout of {report.model}:{report.version}: {report.outcome or 'under way'}",
         )
 
 

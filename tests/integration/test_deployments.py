@@ -41,6 +41,7 @@ def test_the_deployments_are_what_the_documentation_says(deployments: Deployment
         "package-model": "default",
         "package-new-models": "default",
         "promote-model": "default",
+        "roll-out-model": "default",
     }
     scheduled = deployments["package-new-models"]
     assert [(item["schedule"]["cron"], item["active"]) for item in scheduled["schedules"]] == [("0 * * * *", False)]
