@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.cli_render_gateway import envoy
+from flows.cli_render_kubernetes import kubernetes
+from flows.cli_render_monitoring import alerts, grafana, prometheus
 from flows.command import json_option, print_json, registry_option, reporting_errors
 from model_registry.errors import InvalidInputError, NotFoundError
 
@@ -29,7 +32,7 @@ _label_option = click.option(
 
 @click.group()
 def render() -> None:
-    """Print a file that TensorFlow Serving reads, or a compose file that runs it with an agent."""
+    """Print the files that servers, gateway and monitoring read, or all that runs them on a machine or a cluster."""
 
 
 @render.command("tf-serving")
@@ -123,6 +126,11 @@ def _memory(_context: click.Context, _parameter: click.Parameter, value: str) ->
 )
 @click.option("--gpu", is_flag=True, help="Run the GPU image, and reserve a GPU.")
 @click.option("--batching", is_flag=True, help="Merge requests that wait, each model up to its batch sizes.")
+@click.option(
+    "--gateway",
+    is_flag=True,
+    help="Run two servers, of the labels stable and canary, an Envoy before them, and a Prometheus.",
+)
 @click.option("--memory", default="4g", show_default=True, callback=_memory, help="What the server may use at most.")
 @click.option(
     "--image",
@@ -139,6 +147,7 @@ def compose(  # noqa: PLR0913 - an option a parameter is how click has it
     variants: tuple[str, ...],
     gpu: bool,
     batching: bool,
+    gateway: bool,
     memory: str,
     image: str,
     registry: str | None,
@@ -150,9 +159,12 @@ def compose(  # noqa: PLR0913 - an option a parameter is how click has it
     """
     from model_registry import paths
     from model_registry.registry import Registry
-    from model_registry.serving.compose import Deployment, to_text
+    from model_registry.serving.compose.deployment import Deployment
+    from model_registry.serving.compose.whole import to_text
     from model_registry.signing import PUBLIC_KEY_VARIABLE
 
+    if gateway and labels:
+        raise click.UsageError("--gateway shares requests between stable and canary: leave it out, or --label")
     with reporting_errors(as_json):
         opened = Registry.open(registry)
         # Where manifests are held against a key here, the agent is not to trust the store either.
@@ -167,6 +179,7 @@ def compose(  # noqa: PLR0913 - an option a parameter is how click has it
             memory=memory,
             agent_image=image,
             public_key=key,
+            gateway=gateway,
         )
         if not deployment.remote and not Path(deployment.registry).is_dir():
             raise NotFoundError(
@@ -212,3 +225,10 @@ def _print(what: str, content: str, as_json: bool, **more: Any) -> None:
         print_json({"what": what, "content": content, **more})
     else:
         sys.stdout.write(content)
+
+
+render.add_command(prometheus)
+render.add_command(alerts)
+render.add_command(grafana)
+render.add_command(kubernetes)
+render.add_command(envoy)

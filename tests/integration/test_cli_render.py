@@ -148,6 +148,7 @@ def test_a_compose_file_for_a_bucket_needs_no_bucket() -> None:
         (["--registry", "nowhere"], 1),
         (["--registry", "s3://models", "--model", "../etc"], 1),
         (["--registry", "s3://models", "--label", "Stable!"], 1),
+        (["--registry", "s3://models", "--label", "stable", "--gateway"], 2),
     ],
 )
 def test_a_compose_file_of_what_cannot_be_is_not_printed(
@@ -169,6 +170,7 @@ def test_a_compose_file_of_what_cannot_be_is_not_printed(
         (["batching", "digits:1"], {"model", "version"}),
         (["monitoring"], {"path"}),
         (["compose"], {"registry"}),
+        (["compose", "--gateway"], {"registry"}),
     ],
 )
 def test_json_is_one_document_with_the_content(what: list[str], more: set[str]) -> None:

@@ -18,11 +18,12 @@ from google.protobuf import text_format
 from ruamel.yaml import YAML
 
 from flows.cli import main
-from model_registry.serving.compose import PASSED_THROUGH, Deployment, to_text
+from model_registry.serving.compose.agents import PASSED_THROUGH
+from model_registry.serving.compose.deployment import Deployment
+from model_registry.serving.compose.whole import to_text
 from tests.support.model_server import flags
 from tests.support.model_server.parameter_files import BatchingParameters, MonitoringConfig
 
-ROOT = Path(__file__).parents[2]
 BUCKET = Deployment("s3://models/prefix", ("digits", "faces"), ("stable",), ("tensorrt-fp16-sm80", "native"))
 ALL = [
     Deployment(registry, gpu=gpu, batching=batching, public_key=key)
@@ -157,12 +158,6 @@ def test_the_agent_knows_each_option() -> None:
 
         assert context.params["labels"] == ("stable",)
         assert context.params["once"] == (name == "first-sync")
-
-
-def test_the_example_is_what_is_rendered() -> None:
-    rendered = Deployment("s3://models/slipway", models=("digits",), labels=("stable",), batching=True)
-
-    assert (ROOT / "deploy/compose.yaml").read_text() == to_text(rendered)
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (4, 0), (1, 1), (2, 1)])

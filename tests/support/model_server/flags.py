@@ -35,6 +35,7 @@ class Flags:
     tensorflow_session_parallelism: int = 0
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
+    per_process_gpu_memory_fraction: float = 0.0
 
 
 _KINDS = {field.name: field.type for field in fields(Flags)}
@@ -61,9 +62,9 @@ def _value(argument: str, kind: object, value: str, *, has_value: bool) -> objec
         if has_value and value not in ("true", "false"):
             raise UsageError(f"Couldn't interpret value {value} for flag {argument}.")
         return not has_value or value == "true"
-    if kind == "int":
+    if kind in ("int", "float"):
         try:
-            return int(value)
+            return int(value) if kind == "int" else float(value)
         except ValueError:
             raise UsageError(f"Couldn't interpret value {value} for flag {argument}.") from None
     return value
