@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.command import error_document, json_option, print_json, registry_option, reporting_errors
-from flows.rollout_options import duration, pairs, percents, plan_of
+from flows.rollout_options import PROMETHEUS, duration, pairs, percents, plan_of, watched
 
 if TYPE_CHECKING:
     from model_registry.registry import Registry
     from model_registry.rollout.driver import Driver
     from model_registry.rollout.report import RolloutReport
     from model_registry.state import Origin
-
-PROMETHEUS = "http://127.0.0.1:9090"
 
 
 @click.command()
@@ -42,8 +40,17 @@ PROMETHEUS = "http://127.0.0.1:9090"
 @click.option("--pause", "action", flag_value="pause", help="Leave the rollout of MODEL where it is.")
 @click.option("--resume", "action", flag_value="resume", help="Take it up where it was left.")
 @click.option("--abort", "action", flag_value="abort", help="End it without the new version.")
+@click.option("--unseen", is_flag=True, help="With --abort: you vouch that no gateway sends requests to canary.")
 @click.option("--status", "action", flag_value="status", help="Tell how it stands.")
-@click.option("--prometheus", default=PROMETHEUS, show_default=True, metavar="URL", help="What watches the fleet.")
+@click.option(
+    "--prometheus",
+    default=PROMETHEUS,
+    show_default=True,
+    envvar="SLIPWAY_PROMETHEUS",
+    show_envvar=True,
+    metavar="URL",
+    help="What watches the fleet.",
+)
 @click.option(
     "--http-config",
     type=click.Path(path_type=Path),
@@ -82,7 +89,8 @@ def rollout(
     """Let a version take over from the one that `stable` names, step by step.
 
     At each step it gets more of the requests, and goes on only if it was found not worse: in its errors, its
-    latency and every --check. What is worse gets no more requests, within seconds. Without data it is paused.
+    latency and every --check. What is found worse gets no more requests, from the first look on, after a tenth of
+    --bake. Without data it is paused.
 
     The command may end at any time: the rollout stays where it is, and --resume goes on.
 
@@ -90,7 +98,7 @@ def rollout(
     1 paused for lack of data, or an error.
 
     With --json: {"model", "version", "baseline", "outcome", "why", "by", "weight", "phase", "paused", "revision",
-    "looks", "evidence"}, beside them "error" and "checks" where it was not promoted.
+    "looks", "evidence", "stuck"}, beside them "error" and "checks" where it was not promoted.
     """
     _require_fitting(action, dry_run=dry_run, options=options)
     with reporting_errors(as_json):
@@ -115,6 +123,8 @@ def _require_fitting(action: str | None, *, dry_run: bool, options: dict[str, An
     if action and given:
         names = {"margins": "margin", "checks": "check"}
         raise click.UsageError(f"--{names.get(given[0], given[0])} is for a rollout that begins, not for --{action}")
+    if options["unseen"] and action != "abort":
+        raise click.UsageError("--unseen goes with --abort: it ends a rollout whose gateways nobody can see")
 
 
 def _begin(
@@ -127,9 +137,8 @@ def _begin(
     driver = _driver(registry, model, origin, options)
     labels = {name: options[name] for name in ("stable", "canary") if options[name]}
     if not dry_run:
-        with _staying(driver, model):
-            report = driver.begin(version, plan_of(options), **labels)
-        _end(report, as_json)
+        with _staying(driver, model, options):
+            _end(driver.begin(version, plan_of(options), **labels), as_json, options)
         return
     change = change_document(
         registry.store.uri, model, driver.rehearse(version, plan_of(options), **labels), dry_run=True
@@ -145,9 +154,10 @@ def _lead_on(
     registry: Registry, model: str, action: str, origin: Origin, as_json: bool, options: dict[str, Any]
 ) -> None:
     driver = _driver(registry, model, origin, options)
-    with _staying(driver, model):
-        report = driver.abort() if action == "abort" else driver.resume()
-    _end(report, as_json, carried_through=action == "abort" and not report.by and report.phase is None)
+    with _staying(driver, model, options):
+        report = driver.abort(unseen=options["unseen"]) if action == "abort" else driver.resume()
+        carried_through = action == "abort" and not report.by and report.phase is None
+        _end(report, as_json, options, carried_through=carried_through)
 
 
 def _pause(registry: Registry, model: str, origin: Origin, as_json: bool) -> None:
@@ -180,7 +190,7 @@ def _status(registry: Registry, model: str, as_json: bool) -> None:
         print_rollout(report, state)
 
 
-def _end(report: RolloutReport, as_json: bool, *, carried_through: bool = False) -> None:
+def _end(report: RolloutReport, as_json: bool, options: dict[str, Any], *, carried_through: bool = False) -> None:
     """Prints what became of a rollout.
 
     Raises:
@@ -190,6 +200,8 @@ def _end(report: RolloutReport, as_json: bool, *, carried_through: bool = False)
     from model_registry.errors import RejectedError
 
     error = None if carried_through else failure(report)
+    if error and error.hint:
+        error.hint = watched(error.hint, options)
     if not as_json:
         if error:
             raise error
@@ -207,17 +219,23 @@ def _end(report: RolloutReport, as_json: bool, *, carried_through: bool = False)
 
 
 @contextlib.contextmanager
-def _staying(driver: Driver, model: str) -> Iterator[None]:
-    """Says how to go on where the command is told to end."""
+def _staying(driver: Driver, model: str, options: dict[str, Any]) -> Iterator[None]:
+    """Says how to go on where the command is told to end, and of which Prometheus where an error ends it."""
+    from model_registry.errors import SlipwayError
+
     try:
         yield
+    except SlipwayError as error:
+        error.hint = error.hint and watched(error.hint, options)
+        raise
     except Exception:
         raise
     except BaseException:  # Ctrl-C, or a signal that asks for the end
         if traffic := driver.traffic:
+            on = watched(f"`slipway rollout {model} --resume`", options)
             click.echo(
                 f"the rollout of {model}:{traffic.candidate} stays where it is, {traffic.phase} with {traffic.weight} "
-                f"% of the requests: `slipway rollout {model} --resume` goes on, --abort ends it",
+                f"% of the requests: {on} goes on, --abort ends it",
                 err=True,
             )
         raise

@@ -18,7 +18,7 @@ def page(report: RolloutReport) -> str:
 
     Prefect shows images that are part of the text, and nothing of the page leaves it.
     """
-    parts = [f"# {_title(report)}", *([_escaped(report.why)] if report.why else [])]
+    parts = [f"# {_title(report)}", *([_escaped(why)] if (why := report.why.removeprefix("worse: ")) else [])]
     if report.evidence:
         parts += ["## What this rests on", _evidence_table(report.evidence)]
     if report.looks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from model_registry.traffic import Plan
 
+PROMETHEUS = "http://127.0.0.1:9090"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST = 30 * 86_400.0
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
@@ -72,3 +74,14 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     if options["steps"]:
         plan = replace(plan, steps=options["steps"])
     return replace(plan, bake=options["bake"]) if options["bake"] else plan
+
+
+def watched(text: str, options: Mapping[str, Any]) -> str:
+    """Commands that go on, or end, with what they need to see the same fleet as this one."""
+    more = ["--prometheus", options["prometheus"]] if options["prometheus"] != PROMETHEUS else []
+    if options["http_config"]:
+        more += ["--http-config", str(options["http_config"])]
+    for name, value in options["within"].items():
+        more += ["--within", f"{name}={value}"]
+    asked = f"--resume {shlex.join(more)}"
+    return text if not more or asked in text else text.replace("--resume", asked)

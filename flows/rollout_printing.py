@@ -11,7 +11,7 @@ from flows.label_events import tell_prefect
 from flows.rollout_sentences import in_time
 from flows.tables import add_row, new_table, print_facts, print_rich, printable
 from model_registry.errors import ConflictError, RejectedError, SlipwayError
-from model_registry.rollout.report import compared
+from model_registry.rollout.report import compared, stuck_hint
 from model_registry.servable import Blessing, Check, Measure
 
 if TYPE_CHECKING:
@@ -55,10 +55,12 @@ def failure(report: RolloutReport) -> SlipwayError | None:
     if report.outcome == "promoted":
         return None
     if report.outcome == "worse":
+        hint = f"{model}:{report.baseline} has all requests again; `slipway history {model}` keeps the numbers"
         return RejectedError(
-            f"{name} was withdrawn: {report.why.removeprefix('worse: ') or 'it was found worse'}",
+            f"{name} was withdrawn: {report.why.removeprefix('worse: ') or 'it was found worse'}"
+            f"{f'; {report.stuck}' if report.stuck else ''}",
             blessing=Blessing(_checks(report)),
-            hint=f"{model}:{report.baseline} has all requests again; `slipway history {model}` keeps the numbers",
+            hint=stuck_hint(model) if report.stuck else hint,
         )
     if report.outcome == "aborted":
         by = f" by {report.by}" if report.by else ""

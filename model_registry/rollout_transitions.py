@@ -143,22 +143,25 @@ def finish(traffic: Traffic) -> Transition:
 
 
 def pause(state: State, model: str, why: str) -> Transition | None:
-    """Decides that it stays where it is until somebody resumes it; None if it is paused.
+    """Decides that it stays where it is until somebody resumes it; None if it is paused for that reason.
+
+    Another reason takes the place of the one before: a run that paused itself and waits to go on then does not.
 
     Raises:
         NotFoundError: If none is under way.
     """
     traffic = under_way(state, model)
-    if traffic.paused:
+    paused = why[:2_000] or "no reason was given"
+    if traffic.paused == paused or traffic.paused.startswith(f"{paused}: "):  # the same one, who says less by now
         return None
-    return _goes_on("pause", traffic, replace(traffic, paused=why[:2_000] or "no reason was given"))
+    return _goes_on("pause", traffic, replace(traffic, paused=paused))
 
 
 def resume(state: State, model: str, *, run: Run | None = None) -> Transition:
     """Decides to take it up where it is, paused or not: whoever led it before is fenced off.
 
     A bake that was paused begins anew: it was for some reason. One whose leader was killed goes on, since Prometheus
-    watched meanwhile.
+    watched meanwhile; but it counts as another one, whose looks have chances of their own.
 
     Raises:
         NotFoundError: If none is under way.
@@ -167,6 +170,8 @@ def resume(state: State, model: str, *, run: Run | None = None) -> Transition:
     after = replace(traffic, epoch=traffic.epoch + 1, paused="", run=run)
     if traffic.phase == "baking" and traffic.paused:
         after = replace(after, phase="shifting", since=None)
+    elif traffic.phase == "baking":
+        after = replace(after, bakes=traffic.bakes + 1)
     return _goes_on("resume", traffic, after)
 
 

@@ -233,7 +233,7 @@ def _require_traffic(state: State, transition: Transition, model: str) -> None:
             f"revision {state.revision}{_by(state)}",
             hint=f"see `slipway history {model}`, and decide anew",
         )
-    if there and there.paused and not _ends_a_pause(transition):
+    if there and there.paused and transition.action != "pause" and not _ends_a_pause(transition):
         raise ConflictError(
             f"the rollout of {model}:{there.candidate} is paused: {there.paused}: expected one that is led on",
             hint=f"`slipway rollout {model} --resume` takes it up, --abort ends it",

@@ -20,7 +20,7 @@ from model_registry.rollout import recollection, steering
 from model_registry.rollout.baking import LOOKS
 from model_registry.rollout.decision import EXTENSION
 from model_registry.rollout.lead import Lead, Overruled
-from model_registry.rollout.report import End, Look, RolloutReport, in_short, verdict_of
+from model_registry.rollout.report import End, Look, RolloutReport, in_short, stuck_hint, verdict_of
 from model_registry.rollout.steering import Accept, Bake, Finish, GiveUp, Move, Pause, Shift, Wait, Withdraw
 from model_registry.rollout.watching import Observation, Watch
 from model_registry.state import Origin, Record, State, Transition
@@ -29,6 +29,7 @@ from model_registry.traffic import Plan, Traffic
 TIMEOUT = 900.0
 STORE_PATIENCE = 300.0
 _LONGEST_PATIENCE = 900.0
+_GATEWAYS_PATIENCE = 60.0  # a gateway takes a moment to route a new model, and Prometheus to ask it
 _SHORTEST_TICK, _LONGEST_TICK = 0.2, 5.0
 
 logger = logging.getLogger("slipway")
@@ -102,11 +103,13 @@ class Driver:
         self._why = ""
         self._said = ""
         self._unused = False
+        self._vouched = ""
+        self._stuck = ""
         self._entered: tuple[str, int] | None = None
         self._phase_began = 0.0
 
     def begin(self, candidate: int, plan: Plan, *, stable: str = "stable", canary: str = "canary") -> RolloutReport:
-        """Begins a rollout, and leads it to its end; a flow run that runs again goes on with its own.
+        """Begins a rollout, and leads it to its end; a flow run that runs again goes on with its own, over or not.
 
         Args:
             candidate: The version that stable is to name.
@@ -117,9 +120,15 @@ class Driver:
         Raises:
             InvalidInputError: If the plan makes no sense; nothing was changed then, nor by:
             StorageError: If Prometheus does not answer.
+            SlipwayError: If it knows no gateway of the model, or one that is not ready.
         """
-        if self._is_own(self._registry.state(self._model), candidate):
-            return self.resume()
+        state = self._registry.state(self._model)
+        if self._is_own(state, candidate):
+            return self._take_up()
+        if state.traffic is None and self._origin.run:
+            history = self._registry.history(self._model, recollection.LIMIT)
+            if ended := recollection.ended(history, self._origin.run, candidate):
+                return recollection.standing(self._model, state, ended)
         self.rehearse(candidate, plan, stable=stable, canary=canary)
         record = self._begin(candidate, plan, stable=stable, canary=canary, dry_run=False)
         return self._run(record)
@@ -136,7 +145,20 @@ class Driver:
         record = self._begin(candidate, plan, stable=stable, canary=canary, dry_run=True)
         assert record.transition.traffic is not None and record.transition.traffic.after is not None
         self._watch.require(record.transition.traffic.after)
+        self._await_gateways()
         return record
+
+    def _await_gateways(self) -> None:
+        patience = min(self._patience.timeout, _GATEWAYS_PATIENCE)
+        deadline = self._clock() + patience
+        while not (seen := self._watch.ready()).reached:
+            if self._clock() >= deadline:
+                raise SlipwayError(
+                    f"no rollout of {self._model} could be seen through: expected 0 % in force at every gateway within "
+                    f"{patience:.0f} s, {seen.words}",
+                    hint="Prometheus scrapes the job slipway-gateway (docs/monitoring.md); --within tells fleets apart",
+                )
+            self._sleep(_SHORTEST_TICK)
 
     def _begin(self, candidate: int, plan: Plan, *, stable: str, canary: str, dry_run: bool) -> Record:
         decide = partial(
@@ -153,17 +175,34 @@ class Driver:
         return record
 
     def resume(self) -> RolloutReport:
-        """Takes up a rollout where it was left, and leads it to its end."""
+        """Takes up a rollout where it was left, and leads it to its end; where it is blind, whoever leads it stays.
+
+        Raises:
+            InvalidInputError: If scipy is not installed.
+            StorageError: If Prometheus does not answer.
+        """
+        transitions.under_way(self._registry.state(self._model), self._model)
+        self._watch.require_sight()
+        return self._take_up()
+
+    def _take_up(self) -> RolloutReport:
         decide = partial(transitions.resume, model=self._model, run=self._origin.run)
         record = self._registry.change_traffic(self._model, decide, origin=self._origin, insist=True)
         assert record is not None
         return self._run(record)
 
-    def abort(self) -> RolloutReport:
-        """Ends a rollout without its candidate, whoever leads it."""
+    def abort(self, *, unseen: bool = False) -> RolloutReport:
+        """Ends a rollout without its candidate, whoever leads it.
+
+        Args:
+            unseen: Whether a person vouches that no gateway sends requests to canary: none is waited for then.
+        """
+        if unseen:
+            given = f": {self._origin.why}" if self._origin.why else ""
+            self._vouched = f"gateways unseen, {self._origin.who} vouches that none sends requests there{given}"
         decide = partial(transitions.abort, model=self._model)
         record = self._registry.change_traffic(self._model, decide, origin=self._origin, insist=True)
-        return self._run(record) if record else self.resume()
+        return self._run(record) if record else self._take_up()
 
     def _is_own(self, state: State, candidate: int) -> bool:
         run, traffic = self._origin.run, state.traffic
@@ -218,7 +257,8 @@ class Driver:
             return self._bake(traffic)
         seen, now = self._watch.seen(traffic, self._lead.revision)
         waited = self._clock() - self._phase_began
-        move = steering.after_waiting(traffic, seen, waited=waited, timeout=self._patience.timeout, unused=self._unused)
+        unused = self._unused or bool(self._vouched)
+        move = steering.after_waiting(traffic, seen, waited=waited, timeout=self._patience.timeout, unused=unused)
         return self._do(move, traffic, now)
 
     def _bake(self, traffic: Traffic) -> End | None:
@@ -247,11 +287,13 @@ class Driver:
                 self._say(traffic, move.words)
                 return None
             case GiveUp():
-                raise SlipwayError(
-                    f"{self._model}@{traffic.canary} keeps {self._model}:{traffic.candidate}, since requests may still "
-                    f"go there: expected weight 0 in force at every gateway, {move.why}",
-                    hint=f"mend it, or let Prometheus forget it, and then: slipway rollout {self._model} --resume",
+                self._stuck = (
+                    f"{self._model}@{traffic.canary} still keeps {self._model}:{traffic.candidate}, since requests may "
+                    f"go there: expected weight 0 in force at every gateway, {move.why}"
                 )
+                if traffic.outcome == "worse":
+                    return "worse"
+                raise SlipwayError(self._stuck, hint=stuck_hint(self._model))
             case Bake():
                 self._change(transitions.bake(traffic, since=now))
             case Shift():
@@ -259,7 +301,7 @@ class Driver:
             case Accept():
                 self._change(transitions.accept(traffic), why, evidence)
             case Finish():
-                self._change(transitions.finish(traffic))
+                self._change(transitions.finish(traffic), self._vouched)
                 return traffic.outcome
             case Pause():
                 self._why = move.why
@@ -330,6 +372,7 @@ class Driver:
             outcome=outcome,
             why=why,
             by=by,
+            stuck=self._stuck,
             looks=self._looks,
             evidence=self._evidence,
         )

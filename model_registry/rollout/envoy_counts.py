@@ -70,9 +70,18 @@ class EnvoyCounts:
         )
 
     def scraped(self) -> tuple[float, float] | None:
-        """When they were scraped first and last, in Unix seconds; None where they never were."""
-        times = [time for series in (*self.clusters, *self._answers()) for time, _ in series.points]
-        return (min(times), max(times)) if times else None
+        """From when to when all Envoys were scraped, in Unix seconds; None where none ever was.
+
+        To the last scrape of the one that was seen no more first: what it answered since then nobody knows, so that it
+        counts as missing, whether its metrics are out of reach or it has ended. One that was seen later than others
+        takes nothing away, since gateways are added where there are more requests.
+        """
+        times: dict[tuple[str, str], list[float]] = {}
+        for series in (*self.clusters, *self._answers()):
+            envoy = series.labels.get("job", ""), series.labels.get("instance", "")
+            times.setdefault(envoy, []).extend(time for time, _ in series.points)
+        seen = [each for each in times.values() if each]
+        return (min(map(min, seen)), min(map(max, seen))) if seen else None
 
     def requests(self, left_out: Sequence[Interval]) -> Requests:
         """How many they were.

@@ -11,9 +11,14 @@ https://prometheus.io/docs/prometheus/latest/configuration/configuration/#http_c
 from __future__ import annotations
 
 import base64
+import html
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -33,6 +38,34 @@ _LARGEST = 1 << 16
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=_LARGEST)]
 # RFC 9110, section 5.5: what a header may hold without its line being ended, or read otherwise.
 _HEADER = re.compile(r"[\x20-\x7e]+")
+
+
+@dataclass(frozen=True)
+class Login:
+    """What is sent with a question, and what of that nobody may read.
+
+    Attributes:
+        headers: That are sent.
+        secrets: All that gives access, alone or as a part of a header.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def redacted(self, text: str) -> str:
+        """A text without the secrets, in whichever way an answer quotes them.
+
+        It has to be whole: of a secret that was cut, what is left is not known for one.
+        """
+        spelled = {
+            one
+            for secret in self.secrets
+            for one in (secret, json.dumps(secret)[1:-1], html.escape(secret), quote(secret, safe=""), quote(secret))
+        }
+        if not spelled:
+            return text
+        longest_first = sorted(spelled, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, longest_first)), "...", text)
 
 
 class _Strict(BaseModel):
@@ -97,7 +130,7 @@ class HttpConfig(_Strict):
             raise refused("expected `authorization` or `basic_auth`, found both")
         return self
 
-    def headers(self) -> dict[str, str]:
+    def login(self) -> Login:
         """What is sent with a question.
 
         Raises:
@@ -105,12 +138,12 @@ class HttpConfig(_Strict):
         """
         if self.authorization:
             secret = self._secret(self.authorization.credentials, self.authorization.credentials_file)
-            return {"Authorization": f"{self.authorization.type} {secret}"}
+            return _login(self.authorization.type, secret)
         if self.basic_auth:
             secret = self._secret(self.basic_auth.password, self.basic_auth.password_file)
             pair = f"{self.basic_auth.username}:{secret}".encode()
-            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-        return {}
+            return _login("Basic", base64.b64encode(pair).decode(), secret)
+        return Login()
 
     def within(self, folder: Path) -> HttpConfig:
         """The same, whose files are named from a folder."""
@@ -154,5 +187,10 @@ def load_http_config(path: Path) -> HttpConfig:
         ]
         raise InvalidInputError(f"{path.name} is no {_KIND.noun}: {'; '.join(problems)}", hint=_EXPECTED) from None
     config = config.within(path.absolute().parent)
-    config.headers()
+    config.login()
     return config
+
+
+def _login(scheme: str, credentials: str, *secrets: str) -> Login:
+    header = f"{scheme} {credentials}"
+    return Login({"Authorization": header}, (header, credentials, *secrets))

@@ -19,6 +19,8 @@ from model_registry.traffic import Traffic
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds
 
+_LOOKED_BACK = 100  # transitions
+
 _Answer = TypeVar("_Answer")
 
 
@@ -156,10 +158,21 @@ class Lead:
             hint=f"when the registry answers again: slipway rollout {self._model} --resume",
         )
 
+    def _last_of_a_rollout(self) -> Record | None:
+        """What was done to a rollout last: labels beside it move too, by people who have nothing to do with it."""
+        last = self.state.last_transition
+        if last is None or last.transition.traffic:
+            return last
+        try:
+            history = self._registry.history(self._model, _LOOKED_BACK)
+        except SlipwayError:
+            return last
+        return next((record for record in history if record.transition.traffic), last)
+
     def _taken_away(self) -> SlipwayError | Overruled:
         """What it means that another traffic is there than was left."""
         mine, state = self.traffic, self.state
-        there, last = state.traffic, state.last_transition
+        there, last = state.traffic, self._last_of_a_rollout()
         assert mine is not None and last is not None
         who = last.origin.who
         ended = last.transition.traffic.before if there is None and last.transition.traffic else None

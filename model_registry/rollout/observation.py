@@ -27,6 +27,11 @@ _OWN = frozenset({"__name__", "job", "model", "label", "version", "state", "kind
 # A series counts as long as Prometheus has it, which forgets what it cannot scrape. A store that is written to by
 # others may not: so the last sample is at most three of its own intervals old, as they were in five minutes, or 5 s.
 _RECENT = "{0} and (time() - timestamp({0}) < 5 or (time() - timestamp({0})) * count_over_time({0}[5m]) < 900)"
+# Whoever was seen within this while is expected to be seen now.
+_LATELY = "10m"
+# Prometheus scrapes each target within one interval of finding it, and knows what came of it within two. So a target
+# with three scrapes tells that all that were found with it have had one.
+_SCRAPES = 3
 
 
 @dataclass(frozen=True)
@@ -88,22 +93,31 @@ class Observer:
     def weights_in_force(self, weight: int, revision: int) -> Reached:
         """Whether every gateway shares requests as it should.
 
+        Every one is meant that Prometheus scrapes as the job slipway-gateway, and every one, of whatever job, that told
+        a weight of the model within the last ten minutes. One that cannot be seen may go on sending requests to canary,
+        so it is waited for: where gateways end while a rollout goes on, for ten minutes at most.
+
         Args:
             weight: Percent to canary.
             revision: Of state.json that says so; a later one will do.
         """
         at = self.now()
-        up = self._up(_GATEWAYS, at)
+        lately = self._lately("slipway_gateway_weight", at, model=self._model)
+        up = self._up(_GATEWAYS, lately, at)
         weights = self._recent("slipway_gateway_weight", at, model=self._model)
         revisions = self._recent("slipway_gateway_revision", at, model=self._model)
         seen = {
-            instance: GatewaySeen(up.get(instance, True), weights.get(instance), revisions.get(instance))
-            for instance in {*up, *weights}
+            instance: GatewaySeen(up.get(instance), weights.get(instance), revisions.get(instance))
+            for instance in {*up, *weights, *(instance for _, instance in lately)}
         }
-        return all_gateways(seen, weight=weight, revision=revision)
+        found = all_gateways(seen, weight=weight, revision=revision)
+        return self._unless_begun_anew(found, _GATEWAYS, lately, at)
 
     def served(self, label: str, version: int, revision: int) -> Reached:
         """Whether every server that follows a label answers with a version under it.
+
+        Those are meant whose agents Prometheus scrapes as the job slipway-sync, and those, of whatever job, that
+        followed the label within the last ten minutes; see `weights_in_force`.
 
         Args:
             label: The label.
@@ -111,7 +125,8 @@ class Observer:
             revision: Of state.json that says so; a later one will do.
         """
         at = self.now()
-        up = self._up(_AGENTS, at)
+        lately = self._lately("slipway_sync_wanted_version", at, model=self._model, label=label)
+        up = self._up(_AGENTS, lately, at)
         read = self._recent("slipway_sync_registry_age_seconds", at)
         revisions = self._recent("slipway_sync_revision", at, model=self._model)
         wanted = self._recent("slipway_sync_wanted_version", at, model=self._model, label=label)
@@ -119,16 +134,17 @@ class Observer:
         failed = self._failed(at)
         seen = {
             instance: ServerSeen(
-                up=up.get(instance, True),
+                up=up.get(instance),
                 read=instance in read,
                 revision=revisions.get(instance),
                 wanted=wanted.get(instance),
                 serving=serving.get(instance),
                 failed=instance in failed,
             )
-            for instance in {*up, *wanted}
+            for instance in {*up, *wanted, *(instance for _, instance in lately)}
         }
-        return all_servers(seen, label=label, version=version, revision=revision)
+        found = all_servers(seen, label=label, version=version, revision=revision)
+        return self._unless_begun_anew(found, _AGENTS, lately, at)
 
     def window(self, label: str, version: int, start: float, end: float) -> Window:
         """What clients were answered by a version under a label.
@@ -160,18 +176,39 @@ class Observer:
         Raises:
             InvalidInputError: If it names another, or Prometheus refuses it.
         """
-        return check_result(self._prometheus.query(filled_in(promql, values)))
+        return check_result(self._prometheus.query(filled_in(promql, values), foreign=True))
 
     def _selector(self, metric: str, instance: Collection[str] = (), **labels: str) -> str:
         one_of = {"instance": sorted(instance)} if instance else {}
         return selector(metric, {**self._within, **labels}, **one_of)
 
-    def _up(self, job: str, at: float) -> dict[str, bool]:
-        """Whether Prometheus can scrape each instance of a job."""
-        return {
-            instance: value == 1
-            for instance, value in _by_instance(self._prometheus.query(self._selector("up", job=job), at)).items()
-        }
+    def _lately(self, metric: str, at: float, **labels: str) -> frozenset[tuple[str, str]]:
+        """Job and instance of all that told of something of late, whether they do so now or not."""
+        found = self._prometheus.query(f"count_over_time({self._selector(metric, **labels)}[{_LATELY}])", at)
+        return frozenset(map(_target, found))
+
+    def _up(self, job: str, lately: Collection[tuple[str, str]], at: float) -> dict[str, bool]:
+        """Whether Prometheus can scrape each instance of a job, and each that was seen of late as another."""
+        found = _by_instance(self._prometheus.query(self._selector("up", job=job), at))
+        if others := [target for target in lately if target[0] != job]:
+            # A job of another name may be that of much else.
+            jobs, instances = ({target[part] for target in others} for part in (0, 1))
+            asked = selector("up", self._within, job=sorted(jobs), instance=sorted(instances))
+            there = [sample for sample in self._prometheus.query(asked, at) if _target(sample) in others]
+            found = {**_by_instance(there), **found}
+        return {instance: value == 1 for instance, value in found.items()}
+
+    def _unless_begun_anew(self, found: Reached, job: str, lately: Collection[tuple[str, str]], at: float) -> Reached:
+        """The same, but not reached where Prometheus may know only some of them yet, as it does when it has begun."""
+        if not found.reached:
+            return found
+        jobs, instances = {job, *(target[0] for target in lately)}, {target[1] for target in lately}
+        asked = selector("up", self._within, job=sorted(jobs), instance=sorted(instances))
+        scrapes = self._prometheus.query(f"max(count_over_time({asked}[{_LATELY}]))", at)
+        if any(sample.value >= _SCRAPES for sample in scrapes):
+            return found
+        words = f"Prometheus has begun to scrape them only now: expected {_SCRAPES} scrapes within ten minutes"
+        return Reached(False, False, words)
 
     def _recent(self, metric: str, at: float, **labels: str) -> dict[str, float]:
         """The value at each instance where it is known of late."""
@@ -217,6 +254,10 @@ def check_result(samples: Sequence[Sample]) -> CheckResult:
     if len(samples) > 1:
         words = f"{len(amiss) or 'none'} of {len(samples)} values {'are' if len(amiss) > 1 else 'is'} 0 or NaN: {words}"
     return CheckResult(not amiss, words, decided.value if math.isfinite(decided.value) else None)
+
+
+def _target(sample: Sample) -> tuple[str, str]:
+    return sample.labels.get("job", ""), sample.labels.get("instance", "")
 
 
 def _instances(samples: Iterable[Sample]) -> frozenset[str]:

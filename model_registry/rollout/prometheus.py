@@ -7,13 +7,12 @@ VictoriaMetrics that is gone would otherwise pass for a gateway without errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlencode
 
 from model_registry.errors import FormatError, InvalidInputError, SlipwayError, StorageError
-from model_registry.rollout.http_config import HttpConfig, load_http_config
+from model_registry.rollout.http_config import HttpConfig, Login, load_http_config
 from model_registry.rollout.prometheus_answers import Answered, Sample, read, read_refusal
 from model_registry.rollout.promql import duration
 from model_registry.rollout.samples import Series
@@ -42,6 +41,8 @@ class Prometheus:
         FormatError: If something else answers.
         InvalidInputError: If it refuses the PromQL.
 
+    No error has the password or the token, even where an answer quotes it.
+
     Attributes:
         url: Where it answers, without a closing slash.
     """
@@ -65,17 +66,19 @@ class Prometheus:
         """Unix seconds by Prometheus' clock."""
         return self._one("time()", None)
 
-    def query(self, promql: str, at: float | None = None) -> tuple[Sample, ...]:
+    def query(self, promql: str, at: float | None = None, *, foreign: bool = False) -> tuple[Sample, ...]:
         """What an expression is at one moment: an instant vector, or a scalar as one sample without labels.
 
         Args:
             promql: The expression.
             at: Unix seconds; now where None.
+            foreign: Whether somebody else wrote it, so that it is to blame where it cannot be executed. What this
+                project asks can be: where it fails, the data or the store is in a state that may pass.
 
         Raises:
             InvalidInputError: If Prometheus refuses it, or it is a range vector or a string.
         """
-        return self._ask(promql, at).samples(promql)
+        return self._ask(promql, at, foreign=foreign).samples(promql)
 
     def series(self, selector: str, start: float, end: float) -> tuple[Series, ...]:
         """The points of series as they were scraped, without any interpolation.
@@ -126,12 +129,13 @@ class Prometheus:
             )
         return samples[0].value
 
-    def _ask(self, promql: str, at: float | None) -> Answered:
+    def _ask(self, promql: str, at: float | None, *, foreign: bool = False) -> Answered:
         """An answer that is whole."""
         form = {"query": promql} | ({} if at is None else {"time": f"{at:.3f}"})
         # How Thanos and VictoriaMetrics are told to fail where they would leave something out; Prometheus ignores it.
         form |= {"partial_response": "false", "deny_partial_response": "1"}
-        headers = {"Content-Type": "application/x-www-form-urlencoded", **self._config.headers()}
+        login = self._config.login()
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **login.headers}
         try:
             # POST, since a query may be longer than a URL.
             answer = self._http.ask(f"{self.url}/api/v1/query", urlencode(form).encode(), headers=headers)
@@ -141,24 +145,28 @@ class Prometheus:
             ) from None
         except OSError as error:
             raise StorageError(
-                f"Prometheus at {self.url} does not answer: {words(error)}",
+                f"Prometheus at {self.url} does not answer: {login.redacted(words(error))}",
                 hint="see whether it runs, and where: --prometheus URL",
                 transient=True,
             ) from error
         if answer.status != HTTPStatus.OK:
-            raise self._refusal(answer, promql, secrets=headers)
-        answered = read(answer.body, url=self.url)
+            raise self._refusal(answer, promql, login, foreign=foreign)
+        try:
+            answered = read(answer.body, url=self.url)
+        except FormatError as error:
+            raise FormatError(login.redacted(error.message), hint=error.hint) from None
         if answered.missing:
-            raise StorageError(f"Prometheus at {self.url} answers in part: {answered.missing[:_SHOWN]}", transient=True)
+            missing = login.redacted(answered.missing)[:_SHOWN]
+            raise StorageError(f"Prometheus at {self.url} answers in part: {missing}", transient=True)
         return answered
 
-    def _refusal(self, answer: Answer, promql: str, *, secrets: Mapping[str, str]) -> SlipwayError:
+    def _refusal(self, answer: Answer, promql: str, login: Login, *, foreign: bool) -> SlipwayError:
         kind, said = read_refusal(answer.body)
-        if kind in ("bad_data", "execution"):
-            return InvalidInputError(f"Prometheus refuses {promql[:_SHOWN]!r}: {said[:_SHOWN]}")
-        said = said[:_SHOWN] or answer.reason
-        for secret in secrets.values():
-            said = said.replace(secret, "...")
+        said = login.redacted(said or answer.reason)[:_SHOWN]
+        if kind == "bad_data" or (kind == "execution" and foreign):
+            return InvalidInputError(f"Prometheus refuses {promql[:_SHOWN]!r}: {said}")
+        if kind == "execution":
+            return StorageError(f"Prometheus at {self.url} fails at {promql[:_SHOWN]!r}: {said}", transient=True)
         message = f"Prometheus at {self.url} answers {answer.status}: {said}"
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return StorageError(message, hint="tell how to log in, by a file as promtool --http.config.file takes it")

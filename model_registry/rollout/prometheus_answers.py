@@ -148,11 +148,14 @@ def read(body: bytes, *, url: str) -> Answered:
 
 
 def read_refusal(body: bytes) -> tuple[str, str]:
-    """The kind of error and its words, by an answer of another status than 200; no kind where it is not Prometheus'."""
+    """The kind of error and its words, by an answer of another status than 200; no kind where it is not Prometheus'.
+
+    The words are whole, however long: whoever shows them takes secrets out first, and cuts them then.
+    """
     try:
         refusal = _REFUSAL.validate_json(body)
     except ValidationError:
-        return "", body[:2000].decode(errors="replace").strip()
+        return "", body.decode(errors="replace").strip()
     return refusal.kind, refusal.error
 
 

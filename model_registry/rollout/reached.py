@@ -28,12 +28,12 @@ class GatewaySeen:
     """One gateway.
 
     Attributes:
-        up: Whether its agent answers Prometheus.
+        up: Whether its agent answers Prometheus; None where Prometheus scrapes it no more, or as another job.
         weight: What is in force for the model; None where nothing recent is known.
         revision: Of the state that it comes from; None likewise.
     """
 
-    up: bool = True
+    up: bool | None
     weight: float | None = None
     revision: float | None = None
 
@@ -43,7 +43,7 @@ class ServerSeen:
     """One server, as the agent beside it tells.
 
     Attributes:
-        up: Whether the agent answers Prometheus.
+        up: Whether the agent answers Prometheus; None where Prometheus scrapes it no more, or as another job.
         read: Whether it has read the registry since it was started.
         revision: Of the model's state that it read last; None where it does not follow the model.
         wanted: What it read that the label names; None where it does not follow the label.
@@ -51,7 +51,7 @@ class ServerSeen:
         failed: Whether the server lately gave up to load a version of the model.
     """
 
-    up: bool = True
+    up: bool | None
     read: bool = False
     revision: float | None = None
     wanted: float | None = None
@@ -88,7 +88,7 @@ def all_servers(seen: Mapping[str, ServerSeen], *, label: str, version: int, rev
     for name, one in sorted(seen.items()):
         if why := _server(one, label, version, revision):
             amiss.append(f"{name} {why}")
-            failed |= one.up and one.wanted == version and one.failed
+            failed |= one.up is True and one.wanted == version and one.failed
         elif one.wanted is not None:
             there.append(name)
     if amiss:
@@ -100,6 +100,8 @@ def all_servers(seen: Mapping[str, ServerSeen], *, label: str, version: int, rev
 
 def _gateway(one: GatewaySeen, weight: int, revision: int) -> str:
     """What is amiss; empty where nothing is."""
+    if one.up is None:
+        return _unseen("told a weight", one.weight is None)
     if not one.up:
         return "is down"
     if one.weight is None or one.revision is None:
@@ -114,6 +116,8 @@ def _gateway(one: GatewaySeen, weight: int, revision: int) -> str:
 def _server(one: ServerSeen, label: str, version: int, revision: int) -> str:
     """What is amiss; empty where nothing is, and where it does not follow the label."""
     # Which labels an agent follows that is down cannot be told. It would have to be another for the rollout to go on.
+    if one.up is None:
+        return _unseen(f"followed {label}", one.wanted is None)
     if not one.up:
         return "is down"
     if not one.read:
@@ -131,6 +135,12 @@ def _server(one: ServerSeen, label: str, version: int, revision: int) -> str:
     answers = "nothing" if one.serving is None else f"version {one.serving:g}"
     gave_up = ", and a version FAILED there to load: its agent's /status tells why" if one.failed else ""
     return f"answers with {answers} as {label} instead of version {version}{gave_up}"
+
+
+def _unseen(did: str, vanished: bool) -> str:
+    if vanished:
+        return f"{did} within the last ten minutes and does not any more"
+    return f"{did} of late, but Prometheus has no `up` with the same job and instance"
 
 
 def _listed(words: Iterable[str], between: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from model_registry.evidence import Evidence
 from model_registry.rollout.report import End, Look, RolloutReport, verdict_of
 from model_registry.rollout_transitions import under_way
+from model_registry.servable import Run
 from model_registry.state import Record, State
 from model_registry.traffic import Traffic
 
@@ -67,19 +68,42 @@ def standing(model: str, state: State, history: Sequence[Record]) -> RolloutRepo
     Raises:
         NotFoundError: If there was none.
     """
-    last = next((index for index, record in enumerate(history) if record.transition.traffic), None)
-    if last is None:
-        under_way(state, model)
+    history = [record for record in history if record.revision <= state.revision]  # it was read a moment later
+    last = next((index for index, record in enumerate(history) if record.transition.traffic), len(history))
     traffic, outcome = state.traffic, None
-    if traffic is None and last is not None and (change := history[last].transition.traffic) and change.before:
-        traffic, outcome = change.before, change.before.outcome
-    assert traffic is not None
+    if traffic is None and last < len(history):
+        change = history[last].transition.traffic
+        if change and change.before:
+            traffic, outcome = change.before, change.before.outcome
+    if traffic is None:
+        traffic = under_way(state, model)
     found = recalled(history[last:])
     why = found.why or traffic.paused
     return report(model, traffic, state, outcome=outcome, why=why, looks=found.looks, evidence=found.evidence)
 
 
-def report(
+def ended(history: Sequence[Record], run: Run, candidate: int) -> Sequence[Record]:
+    """The history up to the end of a rollout that a flow run led; empty where it led none of this candidate to its end.
+
+    Args:
+        history: The last transition first.
+        run: Which run.
+        candidate: Of which version.
+    """
+    finish: int | None = None
+    for index, record in enumerate(history):
+        change = record.transition.traffic
+        if change is None:
+            continue
+        if change.after is None:
+            finish = index
+        of_run = {traffic.run.id for traffic in (change.before, change.after) if traffic and traffic.run}
+        if finish is not None and run.id in of_run and change.either and change.either.candidate == candidate:
+            return history[finish:]
+    return ()
+
+
+def report(  # noqa: PLR0913 - all that a report has
     model: str,
     traffic: Traffic,
     state: State,
@@ -87,6 +111,7 @@ def report(
     outcome: End | None,
     why: str = "",
     by: str = "",
+    stuck: str = "",
     looks: Sequence[Look] = (),
     evidence: tuple[Evidence, ...] = (),
 ) -> RolloutReport:
@@ -99,6 +124,7 @@ def report(
         outcome: How it ended.
         why: In words.
         by: Who ended it, if it was somebody else.
+        stuck: What keeps the canary label where it is.
         looks: In the order of time.
         evidence: What the last decision rests on.
     """
@@ -110,6 +136,7 @@ def report(
         outcome=outcome,
         why=why,
         by=by,
+        stuck=stuck,
         weight=there.weight if there else 0,
         phase=there.phase if there else None,
         paused=there.paused if there else "",

@@ -2,7 +2,7 @@
 
 As JSON:
 
-    {"model", "version", "baseline", "outcome", "why", "by", "weight", "phase", "paused", "revision",
+    {"model", "version", "baseline", "outcome", "why", "by", "weight", "phase", "paused", "revision", "stuck",
      "looks": [{"time", "weight", "bake", "verdict", "evidence": [...]}, ...],
      "evidence": [{"metric", "canary", "stable", "canary_bound", "stable_bound", "margin",
                    "canary_samples", "stable_samples", "verdict"}, ...]}
@@ -58,6 +58,7 @@ class RolloutReport:
         revision: Of the state.
         looks: In the order of time.
         evidence: What the last decision rests on.
+        stuck: Why the canary label still names a candidate that was withdrawn; empty where it does not.
     """
 
     model: str
@@ -72,6 +73,7 @@ class RolloutReport:
     revision: int
     looks: tuple[Look, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    stuck: str = ""
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -79,6 +81,14 @@ class RolloutReport:
         document["looks"] = list(document["looks"])
         document["evidence"] = list(document["evidence"])
         return document
+
+
+def stuck_hint(model: str) -> str:
+    """What to do about a gateway that cannot be seen to send no requests to canary."""
+    return (
+        f"mend it, or let Prometheus forget it, and then: slipway rollout {model} --resume; if you know that no "
+        f"gateway sends requests there: slipway rollout {model} --abort --unseen"
+    )
 
 
 def in_short(evidence: tuple[Evidence, ...]) -> str:

@@ -18,13 +18,13 @@ class Silence:
 
     Attributes:
         covered: Seconds of which there were samples when it had.
-        since: When that was, in seconds by any clock that goes on.
+        since: When it was first asked in vain after that, in seconds by any clock that goes on; None where it was not.
         looks: How often it was asked in vain since then.
         words: What it said last, where that was an error.
     """
 
     covered: float
-    since: float
+    since: float | None = None
     looks: int = 0
     words: str = ""
 
@@ -33,7 +33,7 @@ class Silence:
         sides = [sight.canary] if traffic.weight == 100 else [sight.canary, sight.stable]
         covered = min(side.covered for side in sides)
         if covered > self.covered + _ROUNDING:
-            return Silence(covered, now)
+            return Silence(covered)
         missing = [
             label
             for label, side in zip((traffic.canary, traffic.stable), sides, strict=False)
@@ -41,11 +41,11 @@ class Silence:
         ]
         kind = "new samples" if self.covered else "samples"
         words = f"Prometheus has no {kind} of the requests to {' and '.join(missing)}"
-        return Silence(self.covered, self.since, self.looks + 1, words)
+        return self.failed(words, now)
 
-    def failed(self, words: str) -> Silence:
+    def failed(self, words: str, now: float) -> Silence:
         """After a look that came to nothing."""
-        return Silence(self.covered, self.since, self.looks + 1, words)
+        return Silence(self.covered, now if self.since is None else self.since, self.looks + 1, words)
 
     def move(self, plan: Plan, now: float) -> Pause | None:
         """Pauses what nobody can watch; None as long as the data may still come.
@@ -53,6 +53,8 @@ class Silence:
         Three looks in vain, as they are made in a bake; but neither less than any scraping takes, nor more than it
         takes where nobody hurried it.
         """
+        if self.since is None:
+            return None
         lasted = now - self.since
         enough = max(_SHORTEST, min(_LONGEST, 3 * plan.bake / LOOKS))
         if self.looks < 3 or lasted < enough:

@@ -22,6 +22,9 @@ from model_registry.rollout.silence import Silence
 from model_registry.rollout.steering import Pause
 from model_registry.traffic import Traffic
 
+_NO_ANSWER = (StorageError, FormatError, InvalidInputError)
+_POLL = 60.0  # seconds after which Prometheus is asked whether there are samples, though no look may be due
+
 
 class Observation(Protocol):
     """What is seen of one model's world: model_registry.rollout.observation.Observer."""
@@ -71,7 +74,7 @@ class Watch:
         self._observation = observation
         self._model = model
         self._clock = clock
-        self._silence = Silence(0.0, clock())
+        self._silence = Silence(0.0)
         self._look_at = 0.0
         self._number = 0
 
@@ -83,14 +86,32 @@ class Watch:
             StorageError: If Prometheus does not answer.
             FormatError: If something else answers.
         """
-        bounds.largest_share(0, 1, 0.05)
-        self._observation.now()
+        self.require_sight()
         for promql in traffic.plan.checks:
             self._check(promql, traffic, f"{max(1, round(traffic.plan.bake))}s")
 
+    def require_sight(self) -> None:
+        """Fails where nothing could be decided, before whoever leads a rollout is fenced off.
+
+        Raises:
+            InvalidInputError: If scipy is not installed.
+            StorageError: If Prometheus does not answer.
+            FormatError: If something else answers.
+        """
+        bounds.largest_share(0, 1, 0.05)
+        self._observation.now()
+
+    def ready(self) -> Reached:
+        """Whether every gateway tells what it has in force: without, a rollout could neither go on nor end.
+
+        Raises:
+            StorageError: As `require` does, with the others.
+        """
+        return self._observation.weights_in_force(0, 0)
+
     def begin(self) -> None:
         """Forgets what was seen: something else is watched from now on."""
-        self._silence = Silence(0.0, self._clock())
+        self._silence = Silence(0.0)
         self._look_at = self._clock()
         self._number = 0
 
@@ -108,7 +129,7 @@ class Watch:
                 label = traffic.canary if traffic.phase == "starting" else traffic.stable
                 seen = self._observation.served(label, traffic.candidate, revision)
             return seen, self._observation.now()
-        except (StorageError, FormatError) as error:
+        except _NO_ANSWER as error:
             return Reached(reached=False, failed=False, words=f"Prometheus cannot be asked: {error.message}"), 0.0
 
     def look(self, traffic: Traffic) -> Looked | Pause | None:
@@ -126,13 +147,13 @@ class Watch:
             if number > self._number:
                 sight = replace(sight, checks=self._checks(traffic, sight.time))
             self._silence = self._silence.heard(traffic, sight, self._clock())
-        except (StorageError, FormatError, InvalidInputError) as error:
-            sight, self._silence = None, self._silence.failed(error.message)
+        except _NO_ANSWER as error:
+            sight, self._silence = None, self._silence.failed(error.message, self._clock())
         if pause := self._silence.move(traffic.plan, self._clock()):
             return pause
         if sight is None:
             return None
-        self._look_at = self._clock() + until_the_next_look(traffic, sight)
+        self._look_at = self._clock() + min(_POLL, until_the_next_look(traffic, sight))
         if number <= self._number:
             return None
         self._number = number
@@ -154,7 +175,7 @@ class Watch:
             sides = [(traffic.canary, traffic.candidate), (traffic.stable, traffic.baseline)]
             asked = sides[:1] if traffic.weight == 100 else sides
             return now > since and all(self._observation.window(*side, since, now).covered > 0 for side in asked), since
-        except (StorageError, FormatError):
+        except _NO_ANSWER:
             return False, since
 
     def _sight(self, traffic: Traffic) -> Sight:
@@ -165,7 +186,14 @@ class Watch:
 
     def _checks(self, traffic: Traffic, now: float) -> tuple[CheckResult, ...]:
         window = window_of(traffic, now)
-        return tuple(self._check(promql, traffic, window) for promql in traffic.plan.checks)
+        return tuple(self._checked(promql, traffic, window) for promql in traffic.plan.checks)
+
+    def _checked(self, promql: str, traffic: Traffic, window: str) -> CheckResult:
+        """One that has no answer is undecided: the metrics are judged all the same."""
+        try:
+            return self._check(promql, traffic, window)
+        except _NO_ANSWER as error:
+            return CheckResult(None, error.message, None)
 
     def _check(self, promql: str, traffic: Traffic, window: str) -> CheckResult:
         versions = {"version": str(traffic.candidate), "baseline": str(traffic.baseline)}

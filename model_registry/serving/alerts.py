@@ -35,7 +35,7 @@ def alerts(thresholds: Thresholds | None = None, *, gateway: bool = True) -> tup
         gateway: Whether there are gateways. Without them nothing is told of versions, nor missed of Envoys.
     """
     limits = thresholds or Thresholds()
-    found = [*request_alerts.of_models(limits), *fleet_alerts.of_targets(gateway=gateway)]
+    found = [*request_alerts.of_models(limits), *fleet_alerts.of_targets(limits, gateway=gateway)]
     found += fleet_alerts.of_agents(limits)
     if gateway:
         found += [*request_alerts.of_versions(limits), *fleet_alerts.of_gateways(limits)]

@@ -221,7 +221,7 @@ class Gateway(_Strict):
         metrics: Where Prometheus asks Envoy, in Kubernetes and with Docker Compose, and nothing but metrics are.
         stable: The label whose fleet gets what the canary does not.
         canary: The label whose fleet gets what a rollout says.
-        timeout: Seconds that a request may take.
+        timeout: Seconds that a request may take, 0.01 at least.
     """
 
     replicas: Annotated[int, Field(strict=True, ge=0, le=1_000)] = 2
@@ -231,7 +231,8 @@ class Gateway(_Strict):
     metrics: Port = 9902
     stable: Label = "stable"
     canary: Label = "canary"
-    timeout: Seconds = 60.0
+    # Envoy is told milliseconds, and takes 0 of them for no limit at all.
+    timeout: Annotated[Seconds, Field(ge=0.01)] = 60.0
 
     @model_validator(mode="after")
     def _distinct(self) -> Gateway:

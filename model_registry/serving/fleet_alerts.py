@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from model_registry.serving.alert import Alert, Thresholds, promql_duration, promql_number
 from model_registry.serving.prometheus_config import GATEWAY_JOBS, JOBS
 
+# A bare gauge has no sample after a few scrapes that were missed, and `for` begins anew.
+_WEIGHT = "max by (model) (max_over_time(slipway_gateway_weight[10m]))"
+
+# What is 1 while a server answers: its agent's word, and Prometheus' own.
+_ANSWERS = ("slipway_sync_server_up", 'up{job="tf-serving"}')
+_REMEMBERED = "1d"
+
 
 def of_agents(limits: Thresholds) -> Iterator[Alert]:
     """What sync agents tell of their servers, the registry and themselves."""
@@ -93,26 +100,27 @@ def of_gateways(limits: Thresholds) -> Iterator[Alert]:
     )
     yield Alert(
         "SlipwayCanaryStandsLong",
-        expression="max by (model) (slipway_gateway_weight) > 0",
+        expression=f"{_WEIGHT} > 0",
         lasting=promql_duration(limits.rollout_hours),
         severity="warning",
         summary="The canary of {{ $labels.model }} has had requests for more than "
-        f"{limits.rollout_hours:g} h, {{{{ $value | humanize }}}} % now",
+        f"{limits.rollout_hours:g} h, {{{{ $value | humanize }}}} % of late",
         means="A rollout stands still: paused for want of requests or of a verdict, or whoever led it is gone.",
         do="slipway rollout {{ $labels.model }} --status tells why. Then slipway rollout {{ $labels.model }} "
         "--resume, or --abort.",
     )
 
 
-def of_targets(*, gateway: bool) -> Iterator[Alert]:
+def of_targets(limits: Thresholds, *, gateway: bool) -> Iterator[Alert]:
     """What Prometheus sees of them by itself.
 
     Args:
+        limits: How long a load may take.
         gateway: Whether there are gateways.
     """
     yield Alert(
         "SlipwayServerDown",
-        expression='slipway_sync_server_up == 0 or up{job="tf-serving"} == 0',
+        expression=_down("and"),
         lasting="2m",
         severity="critical",
         summary="The model server at {{ $labels.instance }} does not answer ({{ $labels.job }})",
@@ -120,6 +128,19 @@ def of_targets(*, gateway: bool) -> Iterator[Alert]:
         "metrics, which for a server that works is a server without --monitoring_config_file.",
         do="See whether the process runs, and its log: memory, most often. A version that kills it as it loads "
         "is taken out by the agent after three times; curl http://AGENT:8502/status names it.",
+    )
+    yield Alert(
+        "SlipwayServerNotStarted",
+        expression=_down("unless"),
+        lasting=f"{round(limits.lag)}s",
+        severity="warning",
+        summary="The model server at {{ $labels.instance }} does not come up ({{ $labels.job }})",
+        means="It has not answered for longer than a load takes, nor within the last day: a new server that cannot "
+        "start, one that waits for its label to name something, as a canary's may before the first rollout, or one "
+        "that SlipwayServerDown told of a day ago.",
+        do="Its log, and its agent's: curl http://AGENT:8502/status tells what that waits for. Without "
+        "--monitoring_config_file a server that works has no metrics either. If it is not to be there, take it out "
+        "of Prometheus' targets.",
     )
     jobs = "slipway-sync|slipway-gateway" if gateway else "slipway-sync"
     yield Alert(
@@ -153,6 +174,16 @@ def of_targets(*, gateway: bool) -> Iterator[Alert]:
         means="No alert of these targets can fire: nobody watches them. It says nothing of whether they work.",
         do="Look at Prometheus' Targets page, and at where its configuration finds them (slipway render prometheus).",
     )
+
+
+def _down(memory: str) -> str:
+    """Servers that do not answer.
+
+    Args:
+        memory: `and` for those that did answer within a day, `unless` for those that did not: who loads its first
+            models, or waits for a first label, takes no requests from anybody.
+    """
+    return "\n  or\n".join(f"({up} == 0 {memory} max_over_time({up}[{_REMEMBERED}]) == 1)" for up in _ANSWERS)
 
 
 def _unread_registry(prefix: str, limits: Thresholds, name: str, follows: str) -> Alert:

@@ -123,10 +123,14 @@ def _job(job: str, scraping: Scraping) -> dict[str, Any]:
 
 
 def _relabelled(job: str) -> list[dict[str, Any]]:
-    """Of all ports of all pods, those of the job; a pod that has ended is none."""
+    """Of all ports of all pods, those of the job.
+
+    A pod that has ended is none; nor is one that has not begun, which has an address all the same: a canary's waits in
+    Init for its label, for days.
+    """
     return [
         {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": job, "action": "keep"},
-        {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Succeeded|Failed", "action": "drop"},
+        {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Pending|Succeeded|Failed", "action": "drop"},
         {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
         {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
     ]

@@ -55,7 +55,13 @@ def of_models(limits: Thresholds) -> Iterator[Alert]:
 
 
 def of_versions(limits: Thresholds) -> Iterator[Alert]:
-    """By version, over all gateways: TensorFlow Serving has no label for it."""
+    """By version, over all gateways: TensorFlow Serving has no label for it.
+
+    Of requests that were shared by chance. Of what names a version or label, and of paths that name nothing at all,
+    whoever asks decides which series it is in and how often it fails: nobody is to be woken by that. The former's
+    errors are in SlipwayModelErrorsHigh.
+    """
+    shared = '{label!~"-.*"}'  # see gateway/envoy_metrics.py
     enough = f"  and on ({recorded.BY_VERSION})\n{recorded.VERSION_REQUESTS} >= {limits.requests}"
     who = "{{ $labels.model }}:{{ $labels.version }} as {{ $labels.label }}"
     end = (
@@ -65,22 +71,22 @@ def of_versions(limits: Thresholds) -> Iterator[Alert]:
     )
     yield Alert(
         "SlipwayVersionLatencyHigh",
-        expression=f"{recorded.VERSION_P99} > {promql_number(limits.latency)}\n{enough}",
+        expression=f"{recorded.VERSION_P99}{shared} > {promql_number(limits.latency)}\n{enough}",
         lasting="5m",
         severity="warning",
         summary=f"{who} is slow: its 99th percentile is {{{{ $value | humanizeDuration }}}}",
         means=f"One request in a hundred takes this version longer than {promql_number(limits.latency)} s, as the "
-        "gateways see it: network and queue included.",
+        "gateways see it: network and queue included. Requests that name a version or label are not in it.",
         do=f"Hold it against the other version in the dashboard. {end}",
     )
     yield Alert(
         "SlipwayVersionErrorsHigh",
-        expression=f"{recorded.VERSION_ERRORS} > {promql_number(limits.error_rate)}\n{enough}",
+        expression=f"{recorded.VERSION_ERRORS}{shared} > {promql_number(limits.error_rate)}\n{enough}",
         lasting="2m",
         severity="critical",
         summary=f"{{{{ $value | humanizePercentage }}}} of the requests to {who} fail",
         means=f"More than {100 * limits.error_rate:.4g} % of the requests that gateways send to this version fail, "
         "over REST or gRPC, or find no server. Of all requests to the model it may be too few for "
-        "SlipwayModelErrorsHigh.",
+        "SlipwayModelErrorsHigh. Requests that name a version or label are not in it.",
         do=f"If both versions fail alike, it is not the version: look at the servers. {end}",
     )

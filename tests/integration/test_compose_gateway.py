@@ -11,6 +11,7 @@ import itertools
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from model_registry.serving.compose.whole import to_text
 from model_registry.serving.fleet_file import parse_fleet
 from model_registry.serving.gateway.envoy_resources import CLUSTERS_FILE, ROUTES_FILE, clusters_file, routes_file
 from model_registry.serving.gateway.routing import RoutingTable
+from tests.support.fixtures_model_server import StartServer
 from tests.support.fixtures_s3 import Bucket
 from tests.support.model_server import flags
+from tests.support.model_server_processes import free_port
+from tests.support.sync_bench import SyncBench
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = Deployment("s3://models/slipway", models=("digits",), batching=True, gateway=True)
@@ -119,7 +123,7 @@ def test_servers_and_agents_know_their_options_and_serve_one_label_each(name: st
     for fleet in ("stable", "canary"):
         server = services[f"tf-serving-{fleet}"]
         known = flags.parse(server["command"])
-        assert known.model_config_file == server["entrypoint"][-1] == services[f"agent-{fleet}"]["entrypoint"][-1]
+        assert known.model_config_file == server["entrypoint"][-1]
         assert known.per_process_gpu_memory_fraction == (0.45 if ALL[name].gpu else 0)
         command, *options = services[f"agent-{fleet}"]["command"]
         found = main.commands[command].make_context(command, options).params
@@ -127,6 +131,7 @@ def test_servers_and_agents_know_their_options_and_serve_one_label_each(name: st
         (mount,) = server["volumes"]
         assert f"{mount['source']}:{mount['target']}" in services[f"agent-{fleet}"]["volumes"]
         assert mount["read_only"]
+    assert services["agent-stable"]["entrypoint"][-1] == services["tf-serving-stable"]["entrypoint"][-1]
     command, *options = services["gateway-agent"]["command"]
     assert main.commands[command].make_context(command, options).params["fleet"] == Path("/etc/slipway/fleet.yaml")
 
@@ -209,7 +214,7 @@ _PRINTS = 'echo "$0" "$@"'
 
 
 def test_an_agent_prepares_until_there_is_something_and_then_follows(tmp_path: Path) -> None:
-    service = parsed(EXAMPLE)["services"]["agent-canary"]
+    service = parsed(EXAMPLE)["services"]["agent-stable"]
     # Nothing can be served at the first two times.
     slipway = f"""\
 echo "$*"
@@ -222,6 +227,30 @@ esac"""
     again = run_as(service, {"slipway": slipway, **_NO_SLEEP}, tmp_path, {_CONFIG: str(tmp_path / "models.config")})
     assert [line.endswith("--once") for line in again] == [False], "a server may run already"
     assert again == said[-1:]
+
+
+@pytest.mark.xdist_group("model_server")
+def test_before_the_first_rollout_agent_and_server_of_the_canary_answer(
+    sync_bench: SyncBench, model_server: StartServer, tmp_path: Path
+) -> None:
+    services = parsed(EXAMPLE)["services"]
+    assert "entrypoint" not in services["agent-canary"], "it follows at once, and prepares nothing"
+    sync_bench.stable()
+    rest = free_port()
+
+    agent = sync_bench.agent("--label=canary", server=f"http://127.0.0.1:{rest}")
+    agent.until(sync_bench.config_file.exists, "there is what a server can start with")
+    assert not agent.report().server_reachable
+    monitored = tmp_path / "monitoring.config"
+    monitored.write_text(content(parsed(EXAMPLE), "monitoring"))
+    server = model_server(sync_bench.config_file, rest_api_port=rest, monitoring_config_file=monitored)
+    agent.until(lambda: agent.report().server_reachable, "the server is up")
+    with urllib.request.urlopen(f"{server.url}/monitoring/prometheus/metrics", timeout=10) as page:
+        assert page.status == 200
+    canary = sync_bench.publish()
+    sync_bench.promote(canary, "canary")
+
+    agent.serves({"canary": canary})
 
 
 def test_a_server_waits_for_its_config_and_envoy_for_its_routes(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,6 +155,61 @@ def test_without_its_memory_it_leaves_routes_alone_until_every_state_was_read(be
     assert (report.models["digits"].revision, report.models["faces"].revision) == (2, 1)
 
 
+def test_without_its_memory_an_empty_registry_takes_no_route_away(bench: GatewayBench) -> None:
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+    files = [bench.directory / name for name in ("clusters.json", "routes.json")]
+    before = [path.read_bytes() for path in files]
+    (bench.directory / ".slipway" / "gateway.json").unlink()
+    documents = bench.sync.folder / "registry" / "registry"  # as it is where a disk is not mounted
+    documents.rename(bench.sync.folder / "away")
+    documents.mkdir()
+
+    with started(bench) as agent:
+        report = until(agent, lambda report: report.registry_problem)
+        assert "is empty: expected digits" in report.registry_problem
+        assert "not yet digits of revision 1 or higher" in report.disk_problem
+        done = bench.once("--json")
+        assert done.code != 0
+        documents.rmdir()
+        (bench.sync.folder / "away").rename(documents)
+        (documents / "digits" / "state.json").rename(bench.sync.folder / "state")
+        report = until(agent, lambda report: report.models["digits"].problem)
+        assert "went backwards" in report.models["digits"].problem
+        assert [path.read_bytes() for path in files] == before
+        (bench.sync.folder / "state").rename(documents / "digits" / "state.json")
+        until(agent, lambda report: report.well)
+
+
+def test_without_its_memory_once_writes_nothing_over_routes_of_an_empty_registry(bench: GatewayBench) -> None:
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+    bench.envoy.kill()
+    before = (bench.directory / "routes.json").read_bytes()
+    shutil.rmtree(bench.directory / ".slipway")
+    documents = bench.sync.folder / "registry" / "registry"
+    documents.rename(bench.sync.folder / "away")
+    documents.mkdir()
+    empty = bench.once("--json")
+    bench.sync.stable("faces")  # now it lists something, and not what is routed
+    other = bench.once("--json")
+
+    assert (empty.code, empty.error["class"]) == (1, "StorageError")
+    assert "is empty: expected digits" in empty.error["message"]
+    assert (other.code, other.error["class"]) == (1, "StorageError")
+    assert "not yet digits of revision 1 or higher" in other.error["message"]
+    assert (bench.directory / "routes.json").read_bytes() == before
+
+
+def test_routes_that_somebody_else_wrote_are_refused_where_the_memory_is_gone(bench: GatewayBench) -> None:
+    (bench.directory / "routes.json").write_bytes(b"{}")
+
+    done = bench.once("--json")
+
+    assert (done.code, done.error["class"]) == (1, "FormatError")
+    assert str(bench.directory / "routes.json") in done.error["message"]
+
+
 def test_a_memory_that_somebody_else_wrote_is_refused(bench: GatewayBench) -> None:
     with started(bench) as agent:
         until(agent, lambda report: report.well)
@@ -179,6 +236,69 @@ def test_an_admin_that_is_only_slow_is_no_reason_to_break(bench: GatewayBench, m
         assert "digits:2@stable/rest" in (bench.directory / "clusters.json").read_text()
         monkeypatch.setattr(gateway_agent, "_SILENCE", 0.1)  # after which it counts as gone
         until(agent, lambda _: (bench.directory / "routes.json").read_bytes() != routes)
+
+
+@contextmanager
+def slowed(url: str) -> Iterator[tuple[str, threading.Event]]:
+    """Envoy's admin behind something that says nothing while the event is set, and then closes nothing either."""
+    slow, over = threading.Event(), threading.Event()
+
+    class Relay(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if slow.is_set():
+                over.wait(WITHIN)
+                return
+            with urllib.request.urlopen(f"{url}{self.path}", timeout=WITHIN) as answer:
+                body = answer.read()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", slow
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
+
+
+def test_a_silent_envoy_is_as_ready_as_it_was_until_it_counts_as_gone(bench: GatewayBench) -> None:
+    later = 0.0
+    with (
+        slowed(bench.envoy.admin_url) as (url, slow),
+        started(bench, envoy=url, clock=lambda: time.monotonic() + later) as agent,
+    ):
+        slow.set()
+        agent.tick()
+        assert not agent.ready()  # it never was
+        slow.clear()
+        until(agent, lambda report: report.well)
+        assert agent.ready()
+        slow.set()
+        agent.tick()
+        assert not agent.report().envoy_reachable
+        assert agent.ready()
+        later += gateway_agent._SILENCE
+        agent.tick()
+        assert not agent.ready()
+        slow.clear()
+        until(agent, lambda _: agent.ready())
+
+
+def test_an_envoy_that_refuses_is_not_ready_at_once(bench: GatewayBench) -> None:
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+        assert agent.ready()
+        bench.envoy.kill()
+        agent.tick()
+        assert not agent.ready()
 
 
 def test_a_symbolic_link_is_never_written_through(bench: GatewayBench, tmp_path: Path) -> None:

@@ -129,6 +129,41 @@ def test_every_probe_asks_a_port_that_is_there_and_a_load_of_ten_minutes_is_wait
 
 
 @each_file
+def test_a_server_that_is_busy_is_neither_ended_nor_left_out(name: str) -> None:
+    for fleet in parse_fleet(FILES[name].encode(), name).fleets:
+        server = container(rendered(FILES[name]).pods(f"tf-serving-{fleet}"), "tf-serving")
+        assert "httpGet" in server["startupProbe"]
+        for probe in ("livenessProbe", "readinessProbe"):
+            assert server[probe]["tcpSocket"] == {"port": "tf-serving"}, "HTTP waits in the queue of predictions"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "needed"),
+    [("{}", False), ("{rest: 80}", True), ("{grpc: 443}", True), ("{metrics: 1023}", True), ("{admin: 1024}", False)],
+)
+def test_a_gateway_may_open_the_ports_that_it_is_given(gateway: str, needed: bool) -> None:
+    file = rendered(f"fleets: {{stable: {{}}}}\ngateway: {gateway}")
+    allowed = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]
+
+    assert file.pods("slipway-gateway")["spec"]["securityContext"].get("sysctls") == (allowed if needed else None)
+    assert "sysctls" not in file.pods("tf-serving-stable")["spec"]["securityContext"]
+
+
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "y", "n", "null", "012", "1e3", "1-2", "0x1f"])
+def test_a_name_is_a_name_for_kubectl_too_which_reads_yaml_1_1(word: str) -> None:
+    settings = {"namespace": word, "credentials": word, "annotations": {word: word}, "prometheus": word}
+    file = rendered("fleets: {stable: {}}", **settings)
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 1)
+
+    assert [*reader.load_all(file.text)] == [*file.objects]
+    for line in file.text.splitlines():
+        # Not every reader of 1.1 takes y and n for words; that of kubectl does.
+        assert not re.search(rf"(^|[ -]){re.escape(word)}:? *$|: {re.escape(word)}$", line), line
+    assert file.of_kind("ServiceAccount")["tf-serving-stable"]["metadata"]["annotations"] == {word: word}
+
+
+@each_file
 def test_what_refers_to_pods_finds_those_of_one_deployment(name: str) -> None:
     file = rendered(FILES[name])
     for called, deployment in file.of_kind("Deployment").items():
@@ -270,6 +305,9 @@ def test_a_server_has_one_gpu_on_a_machine_that_has_the_product() -> None:
     assert server["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert server["image"] == "tensorflow/serving:2.17.1-gpu"
     assert {"name": "TF_FORCE_GPU_ALLOW_GROWTH", "value": "true"} in server["env"]
+    (cache,) = [int(one["value"]) for one in server["env"] if one["name"] == "CUDA_CACHE_MAXSIZE"]
+    (tmp,) = [volume["emptyDir"]["sizeLimit"] for volume in template["spec"]["volumes"] if volume["name"] == "tmp"]
+    assert (cache, tmp) == (128 << 20, "256Mi"), "who fills it is evicted"
     assert template["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
     assert template["spec"]["tolerations"][0]["key"] == "nvidia.com/gpu"
     assert "affinity" not in template["spec"]
@@ -319,6 +357,11 @@ def test_nothing_secret_is_written_and_the_server_has_no_credentials(
         for one in template["spec"]["initContainers"]:
             names = [source["secretRef"]["name"] for source in one.get("envFrom", [])]
             assert names == ([SETTINGS[settings]["credentials"]] if "credentials" in SETTINGS[settings] else [])
+        skipped = template["metadata"]["annotations"]
+        for key, divider in (("eks.amazonaws.com", ","), ("azure.workload.identity", ";")):
+            named = skipped.get(f"{key}/skip-containers", "").split(divider)
+            alone = [one["name"] for one in template["spec"]["containers"]]
+            assert named == ([""] if "credentials" in SETTINGS[settings] else alone)
     for account in file.of_kind("ServiceAccount").values():
         assert account["automountServiceAccountToken"] is False
         assert account["metadata"].get("annotations", {}) == SETTINGS[settings].get("annotations", {})

@@ -42,21 +42,6 @@ run_flow(roll_out_model, flow_run=run, parameters=json.loads(sys.argv[2]))
 """
 
 
-@pytest.fixture(scope="module")
-def pages() -> Iterator[MetricsPages]:
-    with MetricsPages() as pages:
-        yield pages
-
-
-@pytest.fixture(scope="module")
-def prometheus(
-    prometheus_program: Path, pages: MetricsPages, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PrometheusServer]:
-    assert prometheus_program.exists()
-    with PrometheusServer(pages.config(), tmp_path_factory.mktemp("prometheus")) as server:
-        yield server
-
-
 def _registry(folder: Path, model: str) -> Registry:
     registry = Registry(open_store(str(folder / "registry")))
     for identity in ("a1", "a2"):

@@ -34,21 +34,6 @@ _WITHIN = 60.0
 _NUMBERS = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def pages() -> Iterator[MetricsPages]:
-    with MetricsPages() as pages:
-        yield pages
-
-
-@pytest.fixture(scope="module")
-def prometheus(
-    prometheus_program: Path, pages: MetricsPages, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PrometheusServer]:
-    assert prometheus_program.exists()
-    with PrometheusServer(pages.config(), tmp_path_factory.mktemp("prometheus")) as server:
-        yield server
-
-
 class Site:
     """A registry with three versions of a model, 1 of them stable, whose pages a Prometheus scrapes."""
 
@@ -348,7 +333,7 @@ def test_a_command_that_is_told_to_end_says_how_to_go_on(site: Site, number: sig
 
     outcome = ended(process)
     assert outcome.code == 128 + number
-    assert f"`slipway rollout {site.model} --resume` goes on" in outcome.stderr
+    assert f"`slipway rollout {site.model} --resume --prometheus {site.url}` goes on" in outcome.stderr
     assert site.traffic and (site.traffic.weight, site.traffic.paused) == (50, "")
 
 

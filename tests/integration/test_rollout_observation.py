@@ -19,13 +19,14 @@ import pytest
 
 from model_registry.errors import FormatError, InvalidInputError, SlipwayError, StorageError
 from model_registry.rollout import prometheus as asking
+from model_registry.rollout.http_config import load_http_config
 from model_registry.rollout.observation import Observer, Reached, Window
 from model_registry.rollout.prometheus import Prometheus
 from model_registry.rollout.promql import selector
 from model_registry.rollout.samples import Requests
 from tests.support.dripping import dripper
 from tests.support.fixtures_prometheus import prometheus_program  # noqa: F401 (the fixture below needs its name)
-from tests.support.metrics_page import AgentPage, EnvoyPage, GatewayPage, MetricsPages
+from tests.support.metrics_page import ELSEWHERE, AgentPage, EnvoyPage, GatewayPage, MetricsPages
 from tests.support.prometheus_server import PrometheusServer
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("rollout_observation")]
@@ -174,6 +175,41 @@ def test_a_weight_that_nobody_tells_of_any_more_does_not_count(world: World, obs
     )
 
 
+@pytest.mark.parametrize("job", ["slipway-gateway", ELSEWHERE])
+def test_a_gateway_that_was_seen_of_late_is_amiss_once_it_is_not_whatever_its_job(
+    world: World, model: str, job: str
+) -> None:
+    observer = world.observer(model, zone="c")
+    pages = [world.pages.gateway(f"{name}-{model}", job=job, zone="c") for name in "ab"]
+    try:
+        for page in pages:
+            page.in_force(model, weight=25, revision=7)
+        until(lambda: observer.weights_in_force(25, 7).reached)
+        pages[1].down = True
+        world.scraped()
+        assert observer.weights_in_force(25, 7) == Reached(False, False, f"b-{model} is down")
+        world.pages.forget(pages.pop())
+        world.scraped()
+        assert observer.weights_in_force(25, 7) == Reached(
+            False, False, f"b-{model} told a weight within the last ten minutes and does not any more"
+        )
+    finally:
+        for page in pages:
+            world.pages.forget(page)
+
+
+def test_other_targets_of_a_job_that_has_a_gateway_are_no_gateways(world: World, model: str) -> None:
+    observer = world.observer(model, zone="c")
+    pages = [world.pages.gateway(f"{name}-{model}", job=ELSEWHERE, zone="c") for name in "ab"]
+    try:
+        pages[0].in_force(model, weight=25, revision=7)
+        world.scraped()
+        assert until(lambda: observer.weights_in_force(25, 7), lambda found: found.reached).words.endswith(f"a-{model}")
+    finally:
+        for page in pages:
+            world.pages.forget(page)
+
+
 # Servers
 
 
@@ -212,6 +248,38 @@ def test_an_agent_that_is_down_or_has_read_nothing_is_waited_for(world: World, o
     assert observer.served("canary", 3, 7) == Reached(
         False, False, "serving-1 is down; serving-2 has not read the registry yet"
     )
+
+
+@pytest.mark.parametrize("job", ["slipway-sync", ELSEWHERE])
+def test_a_server_that_was_seen_of_late_is_amiss_once_it_is_not_whatever_its_job(
+    world: World, model: str, job: str
+) -> None:
+    observer = world.observer(model, zone="c")
+    pages = [world.pages.agent(f"{name}-{model}", job=job, zone="c") for name in "ab"]
+    try:
+        for page in pages:
+            page.follows(model, {"canary": 3}, revision=7)
+        until(lambda: observer.served("canary", 3, 7).reached)
+        world.pages.forget(pages.pop())
+        world.scraped()
+        assert observer.served("canary", 3, 7) == Reached(
+            False, False, f"b-{model} followed canary within the last ten minutes and does not any more"
+        )
+    finally:
+        for page in pages:
+            world.pages.forget(page)
+
+
+def test_a_server_that_left_the_label_and_is_there_yet_is_not_waited_for(
+    world: World, observer: Observer, model: str
+) -> None:
+    first, second, _ = world.agents
+    for agent in (first, second):
+        agent.follows(model, {"canary": 3}, revision=7)
+    world.scraped()
+    second.follows(model, {"stable": 2}, revision=7)
+    world.scraped()
+    assert observer.served("canary", 3, 7) == Reached(True, False, "version 3 is served as canary at serving-1")
 
 
 def test_a_server_that_gave_the_version_up_has_failed_and_one_that_downloads_again_has_not(
@@ -302,6 +370,39 @@ def test_an_envoy_that_begins_anew_is_counted_from_zero(world: World, observer: 
     world.scraped()
     found = observer.window("canary", 3, start, observer.now()).requests
     assert (found.total, found.errors) == (40, 4)
+
+
+def test_an_envoy_that_falls_silent_ends_what_is_covered_until_it_is_back(
+    world: World, observer: Observer, model: str
+) -> None:
+    first, second = world.envoys
+    for envoy in world.envoys:
+        envoy.cluster(model, "canary", 3)
+    start = begin(world, observer)
+    begin(world, observer)
+    second.down = True
+    world.scraped()
+    covered = observer.window("canary", 3, start, observer.now()).covered
+    assert covered
+    first.answered(model, "canary", 3, requests=100)
+    begin(world, observer)
+    assert observer.window("canary", 3, start, observer.now()).covered == covered
+    second.down = False
+    world.scraped()
+    assert observer.window("canary", 3, start, observer.now()).covered > covered
+
+
+def test_an_envoy_that_is_added_takes_nothing_from_what_is_covered(
+    world: World, observer: Observer, model: str
+) -> None:
+    first, second = world.envoys
+    first.cluster(model, "canary", 3)
+    start = begin(world, observer)
+    begin(world, observer)
+    covered = observer.window("canary", 3, start, observer.now()).covered
+    second.cluster(model, "canary", 3)
+    world.scraped()
+    assert observer.window("canary", 3, start, observer.now()).covered >= covered > 0
 
 
 def test_requests_while_a_server_of_the_label_loads_any_model_are_left_out(
@@ -479,6 +580,24 @@ def failure(url: str, timeout: float = 10.0, http_config: Path | None = None) ->
     return failed.value
 
 
+def test_nothing_is_reached_until_prometheus_has_had_the_time_to_scrape_all(
+    prometheus_program: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Of what a Prometheus has found that begins anew, nothing is known before its first scrape, not even `up`."""
+    assert prometheus_program.exists()
+    with MetricsPages() as pages:
+        pages.gateway("gateway-1").in_force("digits", weight=5, revision=7)
+        pages.agent("serving-1").follows("digits", {"canary": 3}, revision=7)
+        with PrometheusServer(pages.config("2s"), tmp_path / "prometheus") as server:
+            observer = Observer(Prometheus(server.url), "digits")
+            counted = 'count_over_time(up{job="%s"}[10m])'
+            until(lambda: observer.weights_in_force(5, 7).reached)
+            assert server.query(counted % "slipway-gateway")[0].value >= 3
+            until(lambda: observer.served("canary", 3, 7).reached)
+            assert server.query(counted % "slipway-sync")[0].value >= 3
+
+
 def test_a_prometheus_that_is_killed_is_waited_for_and_has_its_data_again(
     prometheus_program: Path,  # noqa: F811
     tmp_path: Path,
@@ -517,7 +636,7 @@ def test_a_prometheus_that_is_killed_is_waited_for_and_has_its_data_again(
         (404, b"<html>", StorageError, False, "with its path where it has a prefix"),
         (400, b"plain HTTP to an HTTPS port", StorageError, False, "plain HTTP"),
         (400, b'{"status":"error","errorType":"bad_data","error":"no"}', InvalidInputError, None, "refuses 'up': no"),
-        (422, b'{"status":"error","errorType":"execution","error":"no"}', InvalidInputError, None, "refuses 'up': no"),
+        (422, b'{"status":"error","errorType":"execution","error":"no"}', StorageError, True, "fails at 'up': no"),
         (200, b"<html>hello</html>", FormatError, None, "does not answer as Prometheus does"),
         (200, b"", FormatError, None, "does not answer as Prometheus does"),
         (200, b"[" * 100_000, FormatError, None, "does not answer as Prometheus does"),
@@ -538,6 +657,13 @@ def test_an_answer_that_is_none_says_what_it_is(
     assert (type(failed), getattr(failed, "transient", None)) == (kind, transient)
     assert words in str(failed)
     assert len(str(failed)) < 1000
+
+
+def test_a_check_that_cannot_be_executed_is_its_authors_fault() -> None:
+    body = b'{"status":"error","errorType":"execution","error":"many-to-many matching"}'
+    refused = pytest.raises(InvalidInputError, match="refuses 'up': many-to-many")
+    with answering(422, body) as (url, _), refused:
+        Observer(Prometheus(url), "digits").check("up", VALUES)
 
 
 def test_notes_on_the_expression_take_nothing_from_an_answer() -> None:
@@ -590,3 +716,43 @@ def test_a_token_is_sent_read_anew_and_never_shown(tmp_path: Path) -> None:
             client.time()
     assert asked[0][1]["Authorization"] == "Bearer hunter2"
     assert "hunter2" not in str(refused.value)
+
+
+SECRET = 'q"<%+' + "hunter2" * 270
+CREDENTIALS = {
+    "authorization": f"authorization: {{credentials: {json.dumps(SECRET)}}}",
+    "basic_auth": f"basic_auth: {{username: ann, password: {json.dumps(SECRET)}}}",
+}
+
+
+@pytest.mark.parametrize("login", CREDENTIALS)
+@pytest.mark.parametrize("before", [0, 260, 290, 299])
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        (401, None),
+        (503, None),
+        (400, "bad_data"),
+        (422, "execution"),
+        (503, "timeout"),
+        (200, "warning"),
+        (200, "kind"),
+    ],
+)
+def test_what_an_answer_quotes_of_a_login_is_not_shown(
+    tmp_path: Path, login: str, before: int, status: int, refusal: str | None
+) -> None:
+    (tmp_path / "http.yaml").write_text(CREDENTIALS[login])
+    header = load_http_config(tmp_path / "http.yaml").login().headers["Authorization"]
+    for quotes in (header, header.partition(" ")[2], SECRET):
+        said = "x" * before + f" invalid token '{quotes}' of you"
+        body = {
+            None: said.encode(),
+            "warning": vector(warnings=[said]),
+            "kind": json.dumps({"status": "success", "data": {"resultType": quotes}}).encode(),
+        }.get(refusal, json.dumps({"status": "error", "errorType": refusal, "error": said}).encode())
+        with answering(status, body) as (url, _):
+            failed = failure(url, http_config=tmp_path / "http.yaml")
+        shown = str(failed)
+        assert not any(part in shown for part in ("hunter", quotes[:6], quotes[-6:])), shown
+        assert len(shown) < 1000

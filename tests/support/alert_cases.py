@@ -22,6 +22,19 @@ AT_A = {"job": "slipway-sync", "instance": "a:8502"}
 AT_G = {"job": "slipway-gateway", "instance": "g:8503"}
 SYNC = 'job="slipway-sync", instance="a:8502"'
 GATEWAY = 'job="slipway-gateway", instance="g:8503"'
+# A server that loads for nineteen minutes before it opens its port, and its agent.
+COLD = {
+    f"slipway_sync_server_up{{{SYNC}}}": "0x76 1x400",
+    'up{job="tf-serving", instance="a:8501"}': "0x76 1x400",
+    f"up{{{SYNC}}}": "1x476",
+}
+# Two servers of which one is started with the first rollout; nobody listens at its addresses.
+NO_CANARY = {
+    'up{job="tf-serving", instance="a:8501"}': "1x400",
+    f"slipway_sync_server_up{{{SYNC}}}": "1x400",
+    'up{job="tf-serving", instance="canary:8501"}': "0x400",
+    'up{job="slipway-sync", instance="canary:8502"}': "0x400",
+}
 
 
 # A day of samples takes a minute to go through: a rollout stands long after an hour.
@@ -231,6 +244,11 @@ CASES = (
     ),
     Case(
         "SlipwayVersionLatencyHigh",
+        "the slow ones were asked for by version",
+        {**ENVOY_UP, **rest("-canary", 3, 2, "0+10x120"), **envoy_latencies("-canary", 3, 1000, "0+10x120")},
+    ),
+    Case(
+        "SlipwayVersionLatencyHigh",
         "nobody asks it any more",
         {**ENVOY_UP, **rest("canary", 3, 2, "900x120"), **envoy_latencies("canary", 3, 1000, "900x120")},
     ),
@@ -265,6 +283,11 @@ CASES = (
         {**ENVOY_UP, **grpc("canary", 3, good="0+10x120", bad="_x60 8x60")},
         at="18m",
         firing=(CANARY,),
+    ),
+    Case(
+        "SlipwayVersionErrorsHigh",
+        "somebody asks for paths that there are not, and for a version that there is not",
+        {**ENVOY_UP, **rest("-stable", 0, 4, "0+10x120"), **grpc("-canary", 3, good="0x120", bad="0+10x120")},
     ),
     Case(
         "SlipwayVersionErrorsHigh",
@@ -399,8 +422,15 @@ CASES = (
     Case(
         "SlipwayCanaryStandsLong",
         "one rollout, and another",
-        {f'slipway_gateway_weight{{{GATEWAY}, model="digits"}}': "5x150 0x10 5x240"},
+        {f'slipway_gateway_weight{{{GATEWAY}, model="digits"}}': "5x150 0x60 5x240"},
         at="85m",
+    ),
+    Case(
+        "SlipwayCanaryStandsLong",
+        "for an hour, in which the gateway could not be asked for some minutes",
+        {f'slipway_gateway_weight{{{GATEWAY}, model="digits"}}': "5x150 _x30 5x120"},
+        at="65m",
+        firing=(DIGITS,),
     ),
     # --- targets
     Case(
@@ -420,6 +450,34 @@ CASES = (
         "it is started again",
         {f"slipway_sync_server_up{{{SYNC}}}": "1x20 0x5 1x90", **UP},
         at="6m",
+    ),
+    Case(
+        "SlipwayServerDown",
+        "it never came back",
+        {f"slipway_sync_server_up{{{SYNC}}}": "1x20 0x400", 'up{job="tf-serving", instance="a:8501"}': "1x20 0x400"},
+        at="90m",
+        firing=(AT_A, {"job": "tf-serving", "instance": "a:8501"}),
+    ),
+    Case("SlipwayServerDown", "a cold start: it loads its first models", COLD, at="18m"),
+    Case("SlipwayServerDown", "the canary is not there yet", NO_CANARY, at="90m"),
+    Case(
+        "SlipwayServerNotStarted",
+        "a new server does not come up",
+        {f"slipway_sync_server_up{{{SYNC}}}": "0x120", 'up{job="tf-serving", instance="a:8501"}': "0x120"},
+        at="21m",
+        firing=(AT_A, {"job": "tf-serving", "instance": "a:8501"}),
+    ),
+    Case("SlipwayServerNotStarted", "a cold start: it loads its first models", COLD, at="25m"),
+    Case(
+        "SlipwayServerNotStarted",
+        "the canary's server is there, with nothing in it",
+        {f"slipway_sync_server_up{{{SYNC}}}": "0 1x120", 'up{job="tf-serving", instance="a:8501"}': "0 1x120"},
+    ),
+    Case(
+        "SlipwayServerNotStarted",
+        "one that did answer is told of otherwise",
+        {f"slipway_sync_server_up{{{SYNC}}}": "1x20 0x400", **UP},
+        at="90m",
     ),
     Case(
         "SlipwayAgentDown", "an agent is", {f"up{{{SYNC}}}": "1x20 0x100", f"up{{{GATEWAY}}}": "1x120"}, firing=(AT_A,)

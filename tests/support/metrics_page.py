@@ -30,7 +30,8 @@ from types import TracebackType
 from model_registry.serving.gateway import envoy_metrics
 from tests.support.prometheus_server import PrometheusServer
 
-JOBS = ("slipway-gateway", "envoy", "slipway-sync", "tf-serving")
+ELSEWHERE = "monitoring/pods"  # a job of a name that nobody expects
+JOBS = ("slipway-gateway", "envoy", "slipway-sync", "tf-serving", ELSEWHERE)
 BOUNDS = (*envoy_metrics.BUCKETS, math.inf)  # milliseconds
 _TICK = "slipway_test_tick"  # counts the scrapes of a page; `scraped` waits for it
 
@@ -217,9 +218,9 @@ class MetricsPages:
         self._thread.join()
         self._server.server_close()
 
-    def gateway(self, instance: str, **labels: str) -> GatewayPage:
-        """A new target of the job `slipway-gateway`."""
-        page = GatewayPage("slipway-gateway", instance, **labels)
+    def gateway(self, instance: str, *, job: str = "slipway-gateway", **labels: str) -> GatewayPage:
+        """A new target, of the job `slipway-gateway` where it is not told otherwise."""
+        page = GatewayPage(job, instance, **labels)
         self._pages.append(page)
         return page
 
@@ -229,9 +230,9 @@ class MetricsPages:
         self._pages.append(page)
         return page
 
-    def agent(self, instance: str, **labels: str) -> AgentPage:
-        """A new target of the job `slipway-sync`."""
-        page = AgentPage("slipway-sync", instance, **labels)
+    def agent(self, instance: str, *, job: str = "slipway-sync", **labels: str) -> AgentPage:
+        """A new target, of the job `slipway-sync` where it is not told otherwise."""
+        page = AgentPage(job, instance, **labels)
         self._pages.append(page)
         return page
 

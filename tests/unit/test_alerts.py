@@ -55,13 +55,14 @@ def test_thresholds_are_what_expressions_hold_against() -> None:
     limits = Thresholds(latency=0.25, error_rate=0.05, requests=7, failures=3, lag=60, gateway_lag=30, registry_age=90)
 
     assert "p99_5m > 0.25" in named("SlipwayModelLatencyHigh", limits).expression
-    assert "p99_5m > 0.25" in named("SlipwayVersionLatencyHigh", limits).expression
+    assert 'p99_5m{label!~"-.*"} > 0.25' in named("SlipwayVersionLatencyHigh", limits).expression
     for name in ("SlipwayModelErrorsHigh", "SlipwayVersionErrorsHigh"):
-        assert "ratio5m > 0.05" in named(name, limits).expression
+        assert re.search(r"ratio5m(\{.*\})? > 0.05\n", named(name, limits).expression)
         assert named(name, limits).expression.endswith(">= 7")
         assert "More than 5 %" in named(name, limits).means
     assert ">= 3" in named("SlipwayModelOnlyErrors", limits).expression
     assert "> 60" in named("SlipwaySyncLagging", limits).expression
+    assert named("SlipwayServerNotStarted", limits).lasting == "60s"
     assert "> 30" in named("SlipwayGatewayLagging", limits).expression
     assert "> 90" in named("SlipwaySyncRegistryUnreadable", limits).expression
     assert "> 90" in named("SlipwayGatewayRegistryUnreadable", limits).expression

@@ -98,6 +98,7 @@ def test_one_fleet_may_serve_both_versions_of_a_rollout() -> None:
         ),
         ("fleets: {a: {}}\ngateway: {canary: stable}\n", "line 2, gateway: `stable` and `canary` are both 'stable'"),
         ("fleets: {a: {}}\ngateway: {rest: 8081}\n", "`rest`, `grpc`, `admin` and `metrics` are 8081, 8081,"),
+        ("fleets: {a: {}}\ngateway: {timeout: 0.4ms}\n", "line 2, gateway.timeout: expected a number 0.01 or more"),
         ("fleets: {a: {}}\ngateway: {timeout: 2h}\n", "line 2, gateway.timeout: expected a number at most 3600"),
     ],
 )  # fmt: skip

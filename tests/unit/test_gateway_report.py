@@ -51,6 +51,15 @@ def test_a_report_is_read_as_it_was_written() -> None:
         assert GatewayReport.from_json(report.to_json(), url="u") == report
 
 
+def test_a_notice_is_told_and_holds_nothing_up() -> None:
+    noticed = with_digits(replace(SHARED, notice="gRPC is not shared"))
+
+    assert GatewayReport.from_json(noticed.to_json(), url="u").models["digits"].notice == "gRPC is not shared"
+    assert noticed.well and not noticed.obstacles()
+    assert [*events(with_digits(SHARED), noticed)] == [(logging.WARNING, "digits: gRPC is not shared")]
+    assert [*events(noticed, noticed)] == []
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -159,6 +159,20 @@ def test_weights_are_read_back_as_they_were_written() -> None:
     assert envoy_resources.weights_in_force(dump({"name": "another"})) == {}
 
 
+def test_the_revisions_of_a_file_of_routes_are_read_back() -> None:
+    written = envoy_resources.routes_file(table(25, "a.b", "c"), file=FILE)
+
+    assert envoy_resources.revisions_written(written, path="x") == {"a.b": 7, "c": 7}
+    assert envoy_resources.revisions_written(envoy_resources.routes_file(RoutingTable(), file=FILE), path="x") == {}
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b"[]", b"null", b"\xff", b'{"resources": 7}', b'{"resources": [7]}'])
+def test_routes_of_somebody_else_are_refused(said: bytes) -> None:
+    with pytest.raises(FormatError, match=r"/srv/routes.json is not what an agent writes") as caught:
+        envoy_resources.revisions_written(said, path="/srv/routes.json")
+    assert "remove it" in (caught.value.hint or "")
+
+
 def test_clusters_are_missing_until_envoy_shows_them() -> None:
     names = sorted(clusters(table()))
     active = [{"cluster": {"name": name}} for name in names]

@@ -90,6 +90,38 @@ def test_grpc_is_shared_where_servers_follow_one_label_alone(beta: Fleet, shares
     assert (route.shares_grpc, route.grpc_weight) == (shares, 5 if shares else 0)
 
 
+def test_one_fleet_for_two_versions_says_what_grpc_gets_whatever_the_weight() -> None:
+    said = "gRPC is not shared: its servers answer with the highest version they have, and follow the labels canary, st"
+    for moving in (None, traffic(0), traffic(25)):
+        table = routing_table({"digits": state(traffic=moving, stable=2, canary=3)}, ONE)
+
+        assert table.notices["digits"].startswith(said)
+        assert table.problems == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "file"),
+    [
+        pytest.param(state(traffic=traffic(25), stable=2, canary=3), TWO, id="servers of its own"),
+        pytest.param(state(stable=2, canary=2), ONE, id="one version"),
+        pytest.param(state(stable=2), ONE, id="one label"),
+    ],
+)
+def test_where_grpc_is_as_rest_is_there_is_nothing_to_notice(found: State, file: FleetFile) -> None:
+    assert routing_table({"digits": found}, file).notices == {}
+
+
+def test_a_canary_whose_servers_are_not_its_own_gets_no_grpc_and_it_is_said() -> None:
+    file = FleetFile(fleets={**TWO.fleets, "beta": Fleet(servers=(B,))})
+
+    table = routing_table({"digits": state(traffic=traffic(5), stable=2, canary=3, beta=4)}, file)
+
+    assert table.notices == {
+        "digits": "gRPC is not shared: all of it goes to 'stable', since the servers of 'canary' follow other labels, "
+        "too"
+    }
+
+
 def test_other_labels_have_the_fleets_that_follow_them() -> None:
     file = FleetFile(fleets={**TWO.fleets, "beta": Fleet(servers=(C,))})
 

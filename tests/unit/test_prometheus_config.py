@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -59,6 +60,19 @@ def test_targets_may_be_pods_whose_ports_are_named_after_the_job() -> None:
         "source_labels": ["__meta_kubernetes_pod_container_port_name"],
         "regex": "tf-serving",
         "action": "keep",
+    }
+
+
+def test_pods_that_have_not_begun_or_have_ended_are_not_asked() -> None:
+    (dropped,) = [
+        rule for rule in jobs(Scraping(namespace="models"))["envoy"]["relabel_configs"] if "drop" in str(rule)
+    ]
+
+    assert dropped["source_labels"] == ["__meta_kubernetes_pod_phase"]
+    assert {phase: bool(re.fullmatch(dropped["regex"], phase)) for phase in ("Pending", "Running", "Failed")} == {
+        "Pending": True,
+        "Running": False,
+        "Failed": True,
     }
 
 

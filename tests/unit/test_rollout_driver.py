@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 
+from flows.rollout_printing import failure
 from model_registry import rollout_transitions as transitions
-from model_registry.errors import ConflictError, InvalidInputError, NotFoundError, SlipwayError, StorageError
+from model_registry.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    RejectedError,
+    SlipwayError,
+    StorageError,
+)
 from model_registry.registry import Registry
 from model_registry.rollout.driver import Driver, Patience
 from model_registry.rollout.observation import CheckResult
+from model_registry.rollout.reached import Reached, all_gateways
 from model_registry.rollout.report import RolloutReport
 from model_registry.servable import Run
 from model_registry.state import Origin, Record
@@ -238,10 +247,13 @@ def test_a_gateway_that_still_sends_requests_keeps_canary_until_somebody_goes_on
         town.fleet.gateway_stuck = True
 
     town.until("baking", stick)
-    with pytest.raises(SlipwayError, match="gateway-1 has 5 %") as caught:
-        town.begin(timeout=60)
+    report = town.begin(timeout=60)
 
-    assert "slipway rollout digits --resume" in (caught.value.hint or "")
+    error = failure(report)
+    assert isinstance(error, RejectedError) and error.exit_code == 3
+    assert "digits@canary still keeps digits:2" in error.message and "gateway-1 has 5 %" in error.message
+    assert "slipway rollout digits --resume" in (error.hint or "")
+    assert [check.check for check in error.blessing.checks if not check.passed] == ["error_rate"]
     state = town.registry.state("digits")
     assert state.labels == {"stable": 1, "canary": 2}
     assert state.traffic and (state.traffic.phase, state.traffic.outcome) == ("leaving", "worse")
@@ -284,6 +296,42 @@ def test_targets_that_are_scraped_no_more_pause_it_and_it_ends_when_its_patience
     report = town.driver(BOB).resume()
     assert report.outcome == "promoted"
     assert next(look.weight for look in report.looks if look.bake == 2) == 25
+
+
+def test_a_long_bake_without_data_is_paused_after_minutes(town: Town) -> None:
+    town.until("baking", lambda: setattr(town.fleet, "scraped_until", town.fleet.time), then=60)
+    began = town.fleet.time
+
+    report = town.begin(plan=replace(PLAN, bake=86_400.0), data=1)
+
+    assert report.outcome == "paused"
+    assert town.fleet.time - began < 600
+
+
+def test_a_short_absence_of_prometheus_at_a_look_of_a_long_bake_pauses_nothing(town: Town) -> None:
+    def restart() -> None:
+        town.fleet.away = True
+        town.fleet.after(16, lambda: setattr(town.fleet, "away", False))
+
+    town.until("baking", restart, then=9 * 360 - 3)
+
+    assert town.begin(plan=replace(PLAN, bake=3600.0)).outcome == "promoted"
+    assert "pause" not in town.actions
+
+
+@pytest.mark.parametrize("asked", ["weights_in_force", "window"])
+def test_a_question_that_prometheus_refuses_is_one_without_an_answer(
+    town: Town, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Reached:
+        raise InvalidInputError("expanding series: the store is gone")
+
+    town.until("baking", lambda: monkeypatch.setattr(town.fleet, asked, refuse), then=5)
+
+    report = town.begin(timeout=60, data=60)
+
+    assert report.outcome == "paused"
+    assert "the store is gone" in report.paused
 
 
 def test_no_data_at_all_pauses_it(town: Town) -> None:
@@ -366,6 +414,71 @@ def test_a_check_that_is_no_promql_begins_nothing(town: Town, monkeypatch: pytes
     assert town.actions == ["promote"]
 
 
+def test_checks_that_cannot_be_asked_do_not_hide_a_candidate_that_fails(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> CheckResult:
+        raise InvalidInputError("many-to-many matching not allowed")
+
+    town.fleet.versions[2] = Version(errors=1.0)
+    town.until("baking", lambda: monkeypatch.setattr(town.fleet, "check", refuse), then=0)
+    town.fleet.after(3600, lambda: pytest.fail("it never ends"))
+
+    report = town.begin(plan=replace(PLAN, checks=("a / b",)))
+
+    assert report.outcome == "worse"
+    assert [(each.metric, each.verdict) for each in report.evidence][-1] == ("a / b", "undecided")
+    assert "many-to-many" in report.why
+
+
+def test_checks_that_cannot_be_asked_pass_nothing_and_nobody_goes_on_by_themselves(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> CheckResult:
+        raise InvalidInputError("many-to-many matching not allowed")
+
+    town.until("baking", lambda: monkeypatch.setattr(town.fleet, "check", refuse), then=0)
+    town.fleet.after(3600, lambda: pytest.fail("it never ends"))
+
+    report = town.begin(plan=replace(PLAN, checks=("a / b",)))
+
+    assert (report.outcome, report.weight) == ("paused", 5)
+    assert "check a / b: many-to-many" in report.paused
+    assert "resume" not in town.actions
+
+
+def no_gateway(weight: int, revision: int) -> Reached:
+    return all_gateways({}, weight=weight, revision=revision)
+
+
+def test_nothing_begins_where_no_gateway_tells_a_weight(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(town.fleet, "weights_in_force", no_gateway)
+
+    with pytest.raises(SlipwayError, match="Prometheus knows no gateway") as caught:
+        town.begin()
+
+    assert "slipway-gateway" in (caught.value.hint or "")
+    assert town.actions == ["promote"]
+
+
+def test_a_rollout_whose_gateways_are_gone_is_ended_by_whoever_vouches_for_them(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town.until("baking", lambda: monkeypatch.setattr(town.fleet, "weights_in_force", no_gateway))
+    town.begin(timeout=30)
+    with pytest.raises(SlipwayError, match="knows no gateway") as caught:
+        town.driver(timeout=30).abort()
+    assert "slipway rollout digits --abort --unseen" in (caught.value.hint or "")
+
+    report = town.driver(BOB).abort(unseen=True)
+
+    assert report.outcome == "aborted"
+    assert town.labels == {"stable": 1}
+    finish = town.registry.history("digits", 1)[0]
+    assert finish.transition.action == "finish"
+    assert "bob@laptop vouches" in finish.origin.why and finish.origin.why.endswith(": lunch")
+
+
 def test_nothing_begins_without_prometheus(town: Town) -> None:
     town.fleet.away = True
 
@@ -385,6 +498,58 @@ def test_somebody_elses_pause_ends_it_in_good_order(town: Town, phase: str, step
 
     assert (report.outcome, report.by, report.why, report.phase) == ("paused", "bob@laptop", "lunch", phase)
     assert town.driver().resume().outcome == "promoted"
+
+
+def test_somebodys_pause_of_what_paused_itself_stays_when_there_are_data_again(town: Town) -> None:
+    def stop() -> None:
+        traffic = town.registry.state("digits").traffic
+        if not (traffic and traffic.paused):
+            town.fleet.after(1, stop)
+            return
+        town.change(lambda state, model: transitions.pause(state, model, "by bob: stop"))
+        town.fleet.away = False
+
+    town.until("baking", lambda: setattr(town.fleet, "away", True), step=1)
+    town.fleet.after(1, stop)
+
+    report = town.begin()
+
+    assert (report.outcome, report.by, report.paused) == ("paused", "bob@laptop", "by bob: stop")
+    assert "resume" not in town.actions
+
+
+def test_who_cannot_see_takes_a_rollout_from_nobody(town: Town) -> None:
+    blind = SimulatedFleet(town.registry)
+    blind.away = True
+
+    def take() -> None:
+        with pytest.raises(StorageError, match="does not answer"):
+            Driver(town.registry, blind, "digits", origin=BOB, clock=blind.clock, sleep=blind.sleep).resume()
+
+    town.until("baking", take, step=1)
+
+    assert town.begin().outcome == "promoted"
+    assert "resume" not in town.actions
+
+
+def test_looks_do_not_multiply_with_the_runs_that_make_them(town: Town) -> None:
+    class Kill(BaseException):
+        pass
+
+    def kill() -> None:
+        raise Kill
+
+    town.fleet.rate = 1000  # a bake that is taken up takes more requests than the one before
+    town.until("baking", kill, then=30)
+    with pytest.raises(Kill):
+        town.begin()
+
+    report = town.driver().resume()
+
+    assert report.outcome == "promoted"
+    assert {look.bake for look in report.looks if look.weight == 5} == {2}
+    since = {change.since for change in town.changes if change.since and change.weight == 5}
+    assert len(since) == 1
 
 
 @pytest.mark.parametrize(
@@ -419,6 +584,18 @@ def test_whoever_finds_it_over_is_fenced_off(town: Town) -> None:
     with pytest.raises(ConflictError, match=r"fenced off: .* found it is over; last changed by bob@laptop"):
         town.begin()
     assert town.labels == {"stable": 2}
+
+
+def test_who_moved_another_label_since_is_not_who_paused_or_aborted_it(town: Town) -> None:
+    def end() -> None:
+        town.driver(BOB).abort()
+        town.registry.promote("digits", 3, "gpu", origin=Origin("carl@desk", "gpus"))
+
+    town.until("baking", end, step=1)
+
+    report = town.begin()
+
+    assert (report.outcome, report.by) == ("aborted", "bob@laptop")
 
 
 def test_an_abort_that_was_led_out_by_then_is_told_as_such(town: Town) -> None:
@@ -484,6 +661,21 @@ def test_a_flow_run_that_runs_again_goes_on_with_its_own_rollout(town: Town) -> 
     with pytest.raises(ConflictError):
         town.driver(replace(ANN, run=Run("other", "other"))).begin(2, PLAN)
     assert town.driver(replace(ANN, run=run)).begin(2, PLAN).outcome == "promoted"
+
+
+def test_a_flow_run_that_runs_again_after_its_end_does_not_begin_anew(town: Town) -> None:
+    origin = replace(ANN, run=Run("7e57", "quiet-otter"))
+    town.fleet.versions[2] = Version(errors=0.5)
+    first = town.driver(origin).begin(2, PLAN)
+    before = town.actions
+
+    again = town.driver(origin).begin(2, PLAN)
+
+    assert town.actions == before
+    assert (again.outcome, again.version, again.why) == ("worse", 2, first.why)
+    assert town.driver(replace(ANN, run=Run("other", "other"))).begin(2, PLAN).outcome == "worse"
+    assert town.actions.count("begin") == 2
+    assert town.driver(origin).begin(3, PLAN).outcome == "promoted"
 
 
 # The registry fails

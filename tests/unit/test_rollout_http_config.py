@@ -28,12 +28,12 @@ def load(folder: Path, text: str) -> HttpConfig:
 def test_it_says_what_is_sent(tmp_path: Path, text: str, expected: dict[str, str]) -> None:
     (tmp_path / "secret").write_text("in-a-file\n")
     config = load(tmp_path, text)
-    assert config.headers() == expected
+    assert config.login().headers == expected
     assert "hunter2" not in repr(config)
 
 
 def test_nothing_is_sent_without_one() -> None:
-    assert HttpConfig().headers() == {}
+    assert HttpConfig().login().headers == {}
 
 
 @pytest.mark.parametrize(

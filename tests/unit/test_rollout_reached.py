@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,11 +13,12 @@ from model_registry.rollout.reached import GatewaySeen, ServerSeen, all_gateways
 
 GATEWAY = GatewaySeen(up=True, weight=25, revision=7)
 SERVER = ServerSeen(up=True, read=True, revision=7, wanted=3, serving=3)
+UPS = st.none() | st.booleans()
 BESIDE = ServerSeen(up=True, read=True)
 NUMBERS = st.one_of(st.none(), st.sampled_from([0.0, 2.0, 3.0, 6.0, 7.0, 8.0, 25.0, 25.5, float("nan"), float("inf")]))
 
 
-@given(st.dictionaries(st.text(), st.builds(GatewaySeen, st.booleans(), NUMBERS, NUMBERS), max_size=4))
+@given(st.dictionaries(st.text(), st.builds(GatewaySeen, UPS, NUMBERS, NUMBERS), max_size=4))
 def test_a_weight_is_in_force_only_where_every_gateway_says_so(seen: dict[str, GatewaySeen]) -> None:
     found = all_gateways(seen, weight=25, revision=7)
     assert found.reached == (
@@ -28,7 +30,7 @@ def test_a_weight_is_in_force_only_where_every_gateway_says_so(seen: dict[str, G
 @given(
     st.dictionaries(
         st.text(),
-        st.builds(ServerSeen, st.booleans(), st.booleans(), NUMBERS, NUMBERS, NUMBERS, st.booleans()),
+        st.builds(ServerSeen, UPS, st.booleans(), NUMBERS, NUMBERS, NUMBERS, st.booleans()),
         max_size=4,
     )
 )
@@ -44,6 +46,8 @@ def test_a_version_is_served_only_where_no_server_is_amiss(seen: dict[str, Serve
     ("change", "words"),
     [
         ({"up": False}, "b is down"),
+        ({"up": None, "wanted": None}, "b followed canary within the last ten minutes and does not any more"),
+        ({"up": None}, "b followed canary of late, but Prometheus has no `up` with the same job and instance"),
         ({"read": False}, "b has not read the registry yet"),
         ({"revision": 6.0}, "b has read revision 6, not yet 7"),
         ({"wanted": 4.0}, "b read that canary names version 4 instead of 3"),
@@ -51,17 +55,26 @@ def test_a_version_is_served_only_where_no_server_is_amiss(seen: dict[str, Serve
         ({"serving": 2.0}, "b answers with version 2 as canary instead of version 3"),
     ],
 )
-def test_the_server_that_is_amiss_is_named(change: dict[str, object], words: str) -> None:
+def test_the_server_that_is_amiss_is_named(change: dict[str, Any], words: str) -> None:
     seen = {"a": SERVER, "b": replace(SERVER, **change), "c": BESIDE}
     found = all_servers(seen, label="canary", version=3, revision=7)
     assert (found.reached, found.words) == (False, words)
 
 
 def test_a_server_has_failed_only_with_the_version_that_is_meant() -> None:
-    for wanted, serving, up, expected in [(3, None, True, True), (4, None, True, False), (3, None, False, False)]:
+    for wanted, serving, up, expected in [(3, None, True, True), (4, None, True, False), (3, None, None, False)]:
         one = replace(SERVER, wanted=wanted, serving=serving, up=up, failed=True)
         assert all_servers({"a": one}, label="canary", version=3, revision=7).failed is expected
     assert all_servers({"a": replace(SERVER, failed=True)}, label="canary", version=3, revision=7).reached
+
+
+def test_a_gateway_that_prometheus_does_not_scrape_is_amiss_whatever_it_told() -> None:
+    for weight, words in [
+        (None, "b told a weight within the last ten minutes and does not any more"),
+        (25.0, "b told a weight of late, but Prometheus has no `up` with the same job and instance"),
+    ]:
+        found = all_gateways({"a": GATEWAY, "b": replace(GATEWAY, up=None, weight=weight)}, weight=25, revision=7)
+        assert (found.reached, found.words) == (False, words)
 
 
 def test_a_hundred_gateways_are_not_all_listed() -> None:

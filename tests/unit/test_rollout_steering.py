@@ -249,19 +249,19 @@ def heard(silence: Silence, now: float, covered: float = 0, step: int = 0) -> Si
 
 
 def test_samples_that_come_are_no_silence() -> None:
-    silence = Silence(0, 0)
+    silence = Silence(0)
     for now in range(6, 600, 6):
         silence = heard(silence, now, covered=now)
         assert silence.move(PLAN, now) is None
 
 
 def test_three_looks_in_vain_pause_it() -> None:
-    silence = heard(Silence(0, 0), 10, covered=8)
-    for now, paused in ((16, False), (22, False), (27.9, False), (28, True)):
+    silence = heard(Silence(0), 10, covered=8)
+    for now, paused in ((16, False), (22, False), (33.9, False), (34, True)):
         silence = heard(silence, now, covered=8)
         assert (silence.move(PLAN, now) is not None) == paused
 
-    move = silence.move(PLAN, 28)
+    move = silence.move(PLAN, 34)
     assert move and move.silent
     assert move.why == "no data for 18 s: Prometheus has no new samples of the requests to canary"
 
@@ -276,11 +276,11 @@ def test_a_silence_is_neither_called_too_early_nor_too_late() -> None:
 
 
 def test_what_prometheus_said_last_is_told() -> None:
-    silence = Silence(0, 0)
-    for _ in range(3):
-        silence = silence.failed("connection refused")
+    silence = Silence(0)
+    for now in (1000, 1006, 1060):
+        silence = silence.failed("connection refused", now)
 
-    move = silence.move(PLAN, 60)
+    move = silence.move(PLAN, 1060)
     assert move and move.why == "no data for 60 s: connection refused"
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from flows.changes import change_document, change_sentence
+from flows.cli_rollout import rollout
 from flows.label_events import LabelEvent
 from flows.printing import print_history
-from flows.rollout_options import duration, pairs, percents, plan_of
+from flows.rollout_options import PROMETHEUS, duration, pairs, percents, plan_of, watched
 from flows.rollout_printing import failure, print_rollout
 from flows.rollout_sentences import in_time, rollout_under_way
 from model_registry import rollout_transitions as rollouts
@@ -186,6 +188,24 @@ def test_how_the_last_one_ended_is_read_from_history(told: Told, capsys: pytest.
     assert "at least 3.1 %, with 1.2 % allowed" in capsys.readouterr().out
 
 
+def test_one_that_begins_while_it_is_asked_about_is_not_told_of_yet(told: Told) -> None:
+    before = told.state
+    begin(told)
+
+    with pytest.raises(NotFoundError, match="no rollout of digits is under way"):
+        standing("digits", before, told.history)
+
+
+def test_what_ended_before_is_told_of_while_another_one_begins(told: Told) -> None:
+    begin(told)
+    told.make(rollouts.abort(told.state, "digits"), "a bad feeling")
+    told.make(rollouts.finish(told.traffic))
+    before = told.state
+    begin(told)
+
+    assert standing("digits", before, told.history).outcome == "aborted"
+
+
 def test_a_model_that_never_had_one_has_none_to_tell_of(told: Told) -> None:
     with pytest.raises(NotFoundError, match="no rollout of digits is under way"):
         standing("digits", told.state, told.history)
@@ -266,6 +286,24 @@ def test_steps_are_percents() -> None:
     for text in ("", "5;25", "5,,25", "-5", "5.5", "1000"):
         with pytest.raises(click.BadParameter, match="expected percents"):
             percents(None, None, text)  # type: ignore[arg-type]
+
+
+def test_how_to_go_on_names_the_prometheus_that_was_asked() -> None:
+    usual: dict[str, Any] = {"prometheus": PROMETHEUS, "http_config": None, "within": {}}
+    hint = "to go on: slipway rollout digits --resume"
+
+    assert watched(hint, usual) == hint
+    other = {**usual, "prometheus": "http://prom:9090", "within": {"namespace": "my prod"}}
+    told = watched(hint, other)
+    assert told == f"{hint} --prometheus http://prom:9090 --within 'namespace=my prod'"
+    assert watched(told, other) == told
+
+
+def test_to_vouch_for_gateways_is_for_an_abort() -> None:
+    outcome = CliRunner().invoke(rollout, ["digits", "--resume", "--unseen"])
+
+    assert outcome.exit_code == 2
+    assert "--unseen goes with --abort" in outcome.output
 
 
 def test_margins_are_pairs() -> None:

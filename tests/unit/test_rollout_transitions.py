@@ -335,13 +335,32 @@ def test_it_can_be_paused_and_resumed_at_any_time(phase: str) -> None:
     state = at(phase)
 
     paused = made(state, rollouts.pause(state, "digits", "lunch"))
-    assert rollouts.pause(paused, "digits", "again") is None
+    assert rollouts.pause(paused, "digits", "lunch") is None
     resumed = made(paused, rollouts.resume(paused, "digits"))
 
     assert traffic_of(paused) == replace(traffic_of(state), paused="lunch")
     assert (traffic_of(resumed).paused, traffic_of(resumed).epoch) == ("", traffic_of(state).epoch + 1)
     assert traffic_of(resumed).phase == ("shifting" if phase == "baking" else phase)  # nobody watched meanwhile
     assert traffic_of(resumed).weight == traffic_of(state).weight
+
+
+def test_a_persons_pause_takes_the_place_of_the_runs_own() -> None:
+    paused = made(at("baking"), rollouts.pause(at("baking"), "digits", "no data for 180 s"))
+
+    by_bob = made(paused, rollouts.pause(paused, "digits", "by bob: stop"))
+
+    assert traffic_of(by_bob) == replace(traffic_of(paused), paused="by bob: stop")
+    assert rollouts.pause(by_bob, "digits", "by bob") is None  # nothing that he did not say
+    with pytest.raises(ConflictError, match="it is paused at 5 % by now"):
+        made(by_bob, rollouts.resume(paused, "digits"))  # what the run decides once there are data again
+
+
+def test_a_bake_that_is_taken_up_has_looks_of_its_own_and_keeps_its_time() -> None:
+    state = at("baking")
+
+    taken = made(state, rollouts.resume(state, "digits"))
+
+    assert traffic_of(taken) == replace(traffic_of(state), epoch=traffic_of(state).epoch + 1, bakes=2)
 
 
 def test_a_pause_without_a_reason_says_so() -> None:

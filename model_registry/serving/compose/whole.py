@@ -95,7 +95,7 @@ def _head(deployment: Deployment) -> str:
 #   {gateway.BUILD}
 #   docker compose up --detach     # needs Docker Compose 2.23.1 or later
 #
-# A server starts once its label names something: {CANARY}'s with the first rollout.
+# The server of {STABLE} starts once its label names something; that of {CANARY} has nothing until the first rollout.
 """
     if deployment.remote:
         text += f"""\
@@ -113,14 +113,21 @@ def _head(deployment: Deployment) -> str:
 def _fleet(deployment: Deployment, fleet: str, port: int) -> str:
     server = server_of(fleet)
     told = ["sync", MODELS, f"--server=http://{server}:8501", "--listen=0.0.0.0:8502", *deployment.followed((fleet,))]
+    # A canary may rightly not be there for days: its agent answers all the same, and its server starts with nothing.
+    # With stable's REST port opens what clients are to find there.
+    says, entry = "Brings what its label names, verifies every byte, and has the server load it.", ""
+    if fleet == STABLE:
+        says = "Brings what its label names and verifies every byte, before the server starts with it; then follows it."
+        entry = (
+            f'\n    entrypoint: ["/bin/sh", "-c", {quoted(agents.ONCE_THEN_ON)}, {quoted(f"{MODELS}/models.config")}]'
+        )
     return f"""\
   {server}:
 {indent(servers.server(deployment, volume=f"models-{fleet}"), "    ")}
-  # Brings what its label names and verifies every byte, before the server starts with it; then follows the registry.
+  # {says}
   {agent_of(fleet)}:
     <<: *agent
-    restart: unless-stopped
-    entrypoint: ["/bin/sh", "-c", {quoted(agents.ONCE_THEN_ON)}, {quoted(f"{MODELS}/models.config")}]
+    restart: unless-stopped{entry}
     command:
 {listed(told)}
     volumes:

@@ -22,8 +22,15 @@ So what was answered and what failed, each request once:
     gRPC    total: GRPC_SUCCESSES and GRPC_FAILURES     errors: GRPC_FAILURES
 
 REQUESTS of api="grpc" is in neither: it has what fails with HTTP's 200 as good, and what fails before that a second
-time. An error is whatever is no answer, a client's mistake too: requests are shared by chance, so mistakes are alike on
-both sides, and a version that refuses what the one before took is worse.
+time. An error is whatever is no answer, a client's mistake too: requests are shared by chance, so what both versions
+refuse is alike on both sides, and a version that refuses what the one before took is worse.
+
+One mistake is not alike, and biases the verdict: a gRPC request that names a label or a version in its message, which
+Envoy cannot read. It is shared as any other, and only the servers that have what it names answer: `canary` fails on
+stable's side, `stable` on canary's (INVALID_ARGUMENT, "Unrecognized servable version label"), a number on the side of
+the other version (NOT_FOUND, "Servable not found for request: Specific"). So no gRPC client of a gateway may name
+either. These counts do not tell it from a worse version: the access log's `grpc_status` does. Over REST the path says
+so, and is counted apart.
 
 A version that hangs until its clients give up has neither errors nor latencies by these. What was given up is
 

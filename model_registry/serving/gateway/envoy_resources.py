@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from model_registry.errors import FormatError
@@ -76,14 +76,30 @@ def weights_in_force(config_dump: bytes) -> Mapping[str, tuple[int, int]]:
     Raises:
         FormatError: If that is no such answer.
     """
-    found: dict[str, tuple[int, int]] = {}
     try:
-        for config in (config["route_config"] for config in _configs(config_dump)):
-            for model, facts in config.get("metadata", {}).get("filter_metadata", {}).get(NAMESPACE, {}).items():
-                found[model] = (int(facts["weight"]), int(facts["revision"]))
+        return _weights(config["route_config"] for config in _configs(config_dump))
     except _NO_DUMP as error:
         raise _unreadable(error) from None
-    return found
+
+
+def revisions_written(routes: bytes, *, path: str) -> Mapping[str, int]:
+    """The revision of the state that each model's routes follow, by model.
+
+    Args:
+        routes: What ROUTES_FILE says.
+        path: Where that is.
+
+    Raises:
+        FormatError: If no agent wrote it.
+    """
+    try:
+        found = _weights(json.loads(routes)["resources"])
+    except _NO_DUMP as error:
+        raise FormatError(
+            f"{path} is not what an agent writes: {type(error).__name__}: {error}",
+            hint="remove it: Envoy's routes stay as they are until the registry has been read",
+        ) from None
+    return {model: revision for model, (_, revision) in found.items()}
 
 
 def _file(resources: list[dict[str, Any]]) -> bytes:
@@ -91,6 +107,14 @@ def _file(resources: list[dict[str, Any]]) -> bytes:
     text = json.dumps(resources, sort_keys=True)
     version = hashlib.sha256(text.encode()).hexdigest()[:16]
     return (json.dumps({"version_info": version, "resources": resources}, indent=1) + "\n").encode()
+
+
+def _weights(configurations: Iterable[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for config in configurations:
+        for model, facts in config.get("metadata", {}).get("filter_metadata", {}).get(NAMESPACE, {}).items():
+            found[model] = (int(facts["weight"]), int(facts["revision"]))
+    return found
 
 
 def _configs(config_dump: bytes) -> Iterator[dict[str, Any]]:

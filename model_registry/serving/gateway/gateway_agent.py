@@ -29,6 +29,7 @@ from model_registry.serving.gateway.routing import RoutingTable, routing_table
 from model_registry.serving.gateway.standing import Readiness, standing
 from model_registry.serving.gateway.turnover import Turnover, essence
 from model_registry.serving.registry_watch import RegistryWatch
+from model_registry.state import State
 
 _PACE, _BRISK = 1.0, 0.2  # seconds between two looks at Envoy; while it is to take something up
 _PATIENCE = 30.0  # seconds that `settle` gives Envoy, the registry and the disk
@@ -59,7 +60,7 @@ class GatewayAgent:
 
         Raises:
             ConflictError: If another agent fills the directory.
-            FormatError: If the memory there was written by somebody else.
+            FormatError: If the memory there was written by somebody else; or, where there is none, the routes.
             InvalidInputError: If Envoy's URL is none.
             StorageError: If the directory cannot be used.
         """
@@ -72,11 +73,14 @@ class GatewayAgent:
         self._directory = GatewayDirectory(settings.directory)
         try:
             memory = self._directory.memory()
-            # Whoever removed the memory alone left routes that nobody knows the states of.
-            self._blind = memory is None and self._directory.has(ROUTES_FILE)
+            # Whoever removed the memory alone left routes, and no more of their states than the revisions.
+            routed = None if memory else self._directory.routed()
         except BaseException:
             self._directory.close()
             raise
+        self._blind = routed is not None
+        # Only a state with labels makes a route, and its revision is 1 at least: one of 0 was lost.
+        self._unknown = {name: max(at, 1) for name, at in (routed or {}).items() if self._states.serves(name)}
         self._remembered = memory
         self._turnover = memory or Turnover()
         self._wanted = self._turnover.states
@@ -166,7 +170,10 @@ class GatewayAgent:
         return self._loop.healthy()
 
     def ready(self) -> bool:
-        """Whether Envoy is fit for requests: it takes them, and routes every model that it routed before."""
+        """Whether Envoy is fit for requests: it takes them, and routes every model that it routed before.
+
+        While Envoy is silent that is as it was, until it counts as gone.
+        """
         with self._lock:
             return self._ready
 
@@ -187,7 +194,7 @@ class GatewayAgent:
 
     def _known(self) -> dict[str, int]:
         """The models that are known, with the highest revision that was seen of each."""
-        return {name: state.revision for name, state in self._wanted.items()}
+        return self._unknown | {name: state.revision for name, state in self._wanted.items()}
 
     def _take(self, look: StatesLook) -> None:
         if look.problem:  # of the registry as a whole; each model is as it was
@@ -195,16 +202,16 @@ class GatewayAgent:
         self._wanted |= {name: essence(state) for name, state in look.states.items()}
         self._unread = dict(look.problems)
         for name in look.unlisted:
-            if self._wanted[name].labels:
+            if name in self._unknown or self._wanted.get(name, State()).labels:
                 self._unread[name] = (
                     f"{self._registry.store.uri} does not list it any more: its routes stay; restore it there, or end "
                     f"this agent and remove {self._directory.root}"
                 )
             else:
-                del self._wanted[name]
+                self._wanted.pop(name, None)
         self._may_write = True
-        if not look.problems.keys() - look.states.keys():
-            self._blind = False
+        if self._blind and not look.problems.keys() - look.states.keys() and self._unknown.keys() <= look.states.keys():
+            self._blind, self._unknown = False, {}
 
     def _written(self, write: Callable[[], None]) -> str:
         """Writes something; tells why it could not be, and an empty string if it could."""
@@ -218,9 +225,11 @@ class GatewayAgent:
     def _blindness(self) -> str:
         """Why nothing may be written yet; empty if it may."""
         if self._blind:
+            left = [f"{name} of revision {self._unknown[name]}" for name in sorted({*self._unknown} - {*self._wanted})]
+            lacking = f"; not yet {', '.join(left)} or higher" if left else ""
             return (
                 f"{ROUTES_FILE} is there, and what the agent remembers of it is not: it stays as it is until the state "
-                "of every model has been read"
+                f"of every model has been read{lacking}"
             )
         return ""
 
@@ -249,8 +258,8 @@ class GatewayAgent:
             return
         drained = self._drained(envoy)
         over = self._turnover.behind(table, self._wanted) - envoy.lacking
-        if not envoy.reachable and not envoy.refused and self._clock() - self._heard_at < _SILENCE:
-            over = frozenset()  # it may well be running, and nobody knows which clusters it has
+        if self._may_be_running(envoy):
+            over = frozenset()  # nobody knows which clusters it has
         turnover = self._turnover.over(table, self._wanted, over).drained(drained - over)
         if turnover != self._remembered:
             self._directory.remember(turnover)
@@ -259,6 +268,10 @@ class GatewayAgent:
             self._in_force_since.pop(name, None)
         self._directory.write({ROUTES_FILE: routes_file(turnover.table, file=self._fleet)})
         self._write_clusters(table)
+
+    def _may_be_running(self, envoy: EnvoyLook) -> bool:
+        """Whether it is silent, as it is under load, and has not been for long."""
+        return not envoy.reachable and not envoy.refused and self._clock() - self._heard_at < _SILENCE
 
     def _drained(self, envoy: EnvoyLook) -> set[str]:
         """The models whose routes have been in force for long enough that nothing else is under way."""
@@ -282,7 +295,8 @@ class GatewayAgent:
         )
         for level, line in events(self._report, report):
             log.log(level, "%s", line)
-        ready = self._readiness.see(table, envoy)
+        # All replicas are under load at once: were the slow ones unready, none would be left.
+        ready = self._ready if self._may_be_running(envoy) else self._readiness.see(table, envoy)
         with self._lock:
             self._report, self._ready = report, ready
         self._metrics.observe(report)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from model_registry.serving.gateway.envoy_resources import ROUTES_FILE, revisions_written
 from model_registry.serving.gateway.turnover import Turnover
 from model_registry.serving.owned_directory import OwnedDirectory, is_temporary
 
@@ -48,9 +49,14 @@ class GatewayDirectory:
             os.close(self._lock)
             self._lock = None
 
-    def has(self, name: str) -> bool:
-        """Whether a file is there."""
-        return self._place.read(name) is not None
+    def routed(self) -> Mapping[str, int] | None:
+        """The revision of the state that each model's routes follow, by model; None where no routes are there.
+
+        Raises:
+            FormatError: If somebody else wrote them.
+        """
+        data = self._place.read(ROUTES_FILE)
+        return None if data is None else revisions_written(data, path=str(self.root / ROUTES_FILE))
 
     def memory(self) -> Turnover | None:
         """What was remembered, or None.

@@ -27,6 +27,8 @@ def events(before: GatewayReport, after: GatewayReport) -> Iterator[tuple[int, s
 def _of_model(name: str, before: RoutedReport, after: RoutedReport) -> Iterator[tuple[int, str]]:
     if after.problem != before.problem:
         yield (_WARNING, f"{name}: {after.problem}") if after.problem else (_INFO, f"{name}: all is well again")
+    if after.notice and after.notice != before.notice:
+        yield _WARNING, f"{name}: {after.notice}"
     wanted = (after.stable, after.canary, after.wanted_weight)
     if wanted != (before.stable, before.canary, before.wanted_weight):
         yield _INFO, f"{name}: {_share(name, after)} wanted, since revision {after.wanted_revision}"

@@ -24,6 +24,7 @@ class RoutedReport:
         wanted_weight: Percent of the requests that are to go to canary.
         weight: Percent that do; None where Envoy shows no route, or does not answer.
         problem: Why it is not routed as its state says, or that state cannot be read; empty if nothing is wrong.
+        notice: What is worth knowing of how it is routed, and holds nothing up; empty for nothing.
     """
 
     wanted_revision: Revision = 0
@@ -33,6 +34,7 @@ class RoutedReport:
     wanted_weight: Percent = 0
     weight: Percent | None = None
     problem: str = ""
+    notice: str = ""
 
     @property
     def settled(self) -> bool:

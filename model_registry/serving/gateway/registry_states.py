@@ -51,7 +51,8 @@ class RegistryStates:
         """Reads each model's state.
 
         Args:
-            known: The models that are known already, with the highest revision that was seen of each.
+            known: The models that are known already, with the highest revision that was seen of each, or that routes
+                follow.
         """
         try:
             listed = self._catalog.models()
@@ -59,7 +60,7 @@ class RegistryStates:
             return StatesLook(problem=str(error))
         if known and not listed:  # no model ever leaves it: a disk that is not mounted looks so
             return StatesLook(problem=f"{self._catalog.store.uri} is empty: expected {', '.join(sorted(known))}")
-        names = sorted({*(name for name in listed if self._is_served(name)), *self._named})
+        names = sorted({*(name for name in listed if self.serves(name)), *self._named})
         states: dict[str, State] = {}
         problems: dict[str, str] = {}
         out_of_reach = []
@@ -78,7 +79,8 @@ class RegistryStates:
             return StatesLook(problem=problem)
         return StatesLook(states, problems, frozenset(known.keys() - {*names}))
 
-    def _is_served(self, model: str) -> bool:
+    def serves(self, model: str) -> bool:
+        """Whether there are servers for a model."""
         return any(fleet.serves(model) for fleet in self._fleet.fleets.values())
 
     def _read(self, model: str, known: int) -> State | tuple[str, bool]:

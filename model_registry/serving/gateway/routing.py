@@ -6,7 +6,8 @@ them, by the weight of the rollout that is under way. What another label names g
 REST says in its path which label is meant, so it is shared whatever the fleets are. A gRPC request says it in its
 body, which no gateway reads: it is shared between servers, and a server that is asked for no version answers with the
 highest it has. So gRPC is shared where the servers of either side follow its label alone. Where they do not, as with
-one fleet for both labels, all of it goes to stable's servers, and `ModelRoute.shares_grpc` is False.
+one fleet for both labels, all of it goes to stable's servers, and `ModelRoute.shares_grpc` is False. What these answer
+with is then the candidate, from the moment that it is loaded, whatever the weight: `RoutingTable.notices` says so.
 """
 
 from __future__ import annotations
@@ -80,10 +81,12 @@ class RoutingTable:
         models: By name, sorted.
         problems: By model, what keeps it from being routed as its state says, in words; whoever has one may still be
             among `models`, and is then routed as far as it can be.
+        notices: By model, what is worth knowing of it, in words, and keeps it from nothing.
     """
 
     models: tuple[ModelRoute, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+    notices: Mapping[str, str] = field(default_factory=dict)
 
     def route(self, model: str) -> ModelRoute | None:
         """How a model's requests are shared; None if the table has none of it."""
@@ -100,6 +103,7 @@ def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:
     """
     routes: list[ModelRoute] = []
     problems: dict[str, str] = {}
+    notices: dict[str, str] = {}
     for model in sorted(states):
         state = states[model]
         if not state.labels or not any(fleet.serves(model) for fleet in file.fleets.values()):
@@ -107,9 +111,11 @@ def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:
         route, problem = _route(model, state, file)
         if route is not None:
             routes.append(route)
+            if notice := _grpc_notice(route, state, file):
+                notices[model] = notice
         if problem:
             problems[model] = problem
-    return RoutingTable(tuple(routes), problems)
+    return RoutingTable(tuple(routes), problems, notices)
 
 
 def _route(model: str, state: State, file: FleetFile) -> tuple[ModelRoute | None, str]:
@@ -144,11 +150,31 @@ def _side(model: str, state: State, label: str, file: FleetFile) -> tuple[Side |
     servers = tuple(dict.fromkeys(server for name in fleets for server in file.fleets[name].servers))
     if not servers:
         return None, f"fleet.yaml names no servers of {' and '.join(fleets)}, which serve its label {label!r}"
-    followed = {
-        other
+    return Side(label, version, servers, _followed(model, state, servers, file) == {label}), ""
+
+
+def _followed(model: str, state: State, servers: tuple[Server, ...], file: FleetFile) -> set[str]:
+    """The labels of a model that any of some servers follows."""
+    return {
+        label
         for name, fleet in file.fleets.items()
         if fleet.serves(model) and not {*servers}.isdisjoint(fleet.servers)
-        for other in file.labels(name)
-        if other in state.labels
+        for label in file.labels(name)
+        if label in state.labels
     }
-    return Side(label, version, servers, followed == {label}), ""
+
+
+def _grpc_notice(route: ModelRoute, state: State, file: FleetFile) -> str:
+    """What becomes of gRPC where it is not what becomes of REST; empty where it is."""
+    stable = _followed(route.model, state, route.stable.servers, file)
+    if len({state.labels[label] for label in stable}) > 1:
+        return (
+            f"gRPC is not shared: its servers answer with the highest version they have, and follow the labels "
+            f"{', '.join(sorted(stable))}; a fleet with servers of its own for each label lets it be shared"
+        )
+    if route.weight and not route.shares_grpc:
+        return (
+            f"gRPC is not shared: all of it goes to {route.stable.label!r}, since the servers of "
+            f"{file.gateway.canary!r} follow other labels, too"
+        )
+    return ""

@@ -40,6 +40,7 @@ def _standing(name: str, state: State, wanted: RoutingTable, envoy: EnvoyLook, p
         wanted_weight=state.traffic.weight if state.traffic else 0,
         weight=weight,
         problem=problem or wanted.problems.get(name, ""),
+        notice=wanted.notices.get(name, ""),
     )
 
 

@@ -96,6 +96,27 @@ def keys(settings: Settings) -> list[Manifest]:
     return [Manifest(content, "Manifests that none of these keys signed are refused.")]
 
 
+def lent_to_agents(settings: Settings, *others: str) -> dict[str, str]:
+    """A pod's annotations by which what a cloud lends to its ServiceAccount is given to the agents alone.
+
+    By themselves EKS and Azure put the token into every container. Google's metadata server answers whoever asks in
+    the pod, and has no such annotation.
+
+    https://github.com/aws/amazon-eks-pod-identity-webhook,
+    https://azure.github.io/azure-workload-identity/docs/topics/service-account-labels-and-annotations.html
+
+    Args:
+        settings: Whether there may be something to lend.
+        others: The containers that need none.
+    """
+    if settings.credentials and not settings.annotations:
+        return {}
+    return {
+        "eks.amazonaws.com/skip-containers": ",".join(others),
+        "azure.workload.identity/skip-containers": ";".join(others),
+    }
+
+
 def account(name: str, selector: dict[str, str], settings: Settings) -> Manifest:
     """Who the pods are."""
     content = {

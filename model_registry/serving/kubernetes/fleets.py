@@ -102,7 +102,10 @@ def _deployment(name: str, file: FleetFile, settings: Settings) -> Manifest:
         ],
     )
     replicas = {} if fleet.replicas.scales else {"replicas": fleet.replicas.min}
-    annotations = {naming.CHECKSUM: checksum(servers.files(fleet), {"keys": settings.public_key})}
+    annotations = {
+        naming.CHECKSUM: checksum(servers.files(fleet), {"keys": settings.public_key}),
+        **agents.lent_to_agents(settings, servers.SERVER),
+    }
     labels = naming.metadata(called, selector, "")["labels"] | gpus.gpu_labels(fleet)
     content = {
         "apiVersion": "apps/v1",

@@ -19,6 +19,7 @@ from model_registry.serving.kubernetes.settings import Settings
 _ROUTES = "/var/lib/slipway"
 _FILES = "/etc/slipway"
 _FLEET, _ENVOY = "fleet.yaml", "envoy.json"
+_CONTAINER = "envoy"
 
 _CPUS, _MEMORY = 2, "1536Mi"  # Envoy refuses requests from 95 % of 1 GiB of heap on
 
@@ -89,6 +90,7 @@ def _deployment(file: FleetFile, settings: Settings) -> Manifest:
     follow = [*told, f"--envoy=http://127.0.0.1:{gateway.admin}", f"--listen=0.0.0.0:{naming.GATEWAY_AGENT}"]
     spec = pod(
         gateway.timeout,
+        lowest_port=min(gateway.rest, gateway.grpc, gateway.admin, gateway.metrics),
         serviceAccountName=naming.GATEWAY,
         topologySpreadConstraints=spread(selector),
         initContainers=[
@@ -104,7 +106,10 @@ def _deployment(file: FleetFile, settings: Settings) -> Manifest:
         ],
     )
     labels = naming.metadata(naming.GATEWAY, selector, "")["labels"]
-    annotations = {naming.CHECKSUM: checksum(_files(file, settings), {"keys": settings.public_key})}
+    annotations = {
+        naming.CHECKSUM: checksum(_files(file, settings), {"keys": settings.public_key}),
+        **agents.lent_to_agents(settings, _CONTAINER),
+    }
     content = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -126,7 +131,7 @@ def _envoy(file: FleetFile, settings: Settings) -> dict[str, Any]:
     # Its ports are opened once it has read the routes: it listens, so it works.
     listens = {"tcpSocket": {"port": "rest"}, "timeoutSeconds": 5}
     return container(
-        "envoy",
+        _CONTAINER,
         settings.envoy_image,
         cpu=str(_CPUS),
         memory=_MEMORY,

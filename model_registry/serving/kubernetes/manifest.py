@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import LiteralScalarString
+from ruamel.yaml.scalarstring import LiteralScalarString, SingleQuotedScalarString
 
 _WIDTH = 118
+
+# kubectl reads YAML 1.1 (https://yaml.org/type/), whose words, numbers and dates are more than those of 1.2 that are
+# quoted anyway: `on`, `y`, `012`, `1_000`, `1:30`. What only looks like a number is quoted too.
+_NO_STRING_IN_1_1 = re.compile(
+    r"y|n|yes|no|on|off|true|false|null|~|=|<<|[-+]?\.(inf|nan)|[-+.]*[0-9][0-9a-fox_:.+ tz-]*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def to_text(head: str, manifests: Sequence[Manifest]) -> str:
     written.write(_comment(head))
     for manifest in manifests:
         written.write(f"---\n{_comment(manifest.says)}")
-        yaml.dump(_in_blocks(manifest.content), written)
+        yaml.dump(_unmistakable(manifest.content), written)
     return written.getvalue()
 
 
@@ -63,10 +70,14 @@ def _comment(text: str) -> str:
     return "\n#\n".join(paragraphs) + "\n" * bool(paragraphs)
 
 
-def _in_blocks(value: Any) -> Any:
-    """With the files inside as people write them, line by line."""
+def _unmistakable(value: Any) -> Any:
+    """With the files inside as people write them, line by line, and strings that nobody takes for something else."""
     if isinstance(value, dict):
-        return {key: _in_blocks(inner) for key, inner in value.items()}
+        return {_unmistakable(key): _unmistakable(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_in_blocks(inner) for inner in value]
-    return LiteralScalarString(value) if isinstance(value, str) and "\n" in value else value
+        return [_unmistakable(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if "\n" in value:
+        return LiteralScalarString(value)
+    return SingleQuotedScalarString(value) if _NO_STRING_IN_1_1.fullmatch(value) else value

@@ -20,6 +20,8 @@ LEAVE = 40
 NOTICED = 40
 _LAST = 10
 
+_PRIVILEGED = 1024
+
 
 def drain(timeout: float) -> int:
     """Seconds that a pod goes on for once it is to end: until nobody sends more, and what was sent is answered.
@@ -30,13 +32,17 @@ def drain(timeout: float) -> int:
     return LEAVE + math.ceil(timeout)
 
 
-def pod(timeout: float, **more: Any) -> dict[str, Any]:
+def pod(timeout: float, *, lowest_port: int = _PRIVILEGED, **more: Any) -> dict[str, Any]:
     """A pod's spec: without a token for Kubernetes' own API, of one user, with time to end.
 
     Args:
         timeout: Seconds that a request may take.
+        lowest_port: That something in it listens on.
         more: Containers, volumes and where it goes.
     """
+    # Not every runtime lets a user without capabilities open ports below 1024. It holds for this pod alone, and is
+    # among the sysctls that Kubernetes calls safe: https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/
+    sysctls = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}] if lowest_port < _PRIVILEGED else []
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -47,6 +53,7 @@ def pod(timeout: float, **more: Any) -> dict[str, Any]:
             "runAsGroup": USER,
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
+            **({"sysctls": sysctls} if sysctls else {}),
         },
         **more,
     }

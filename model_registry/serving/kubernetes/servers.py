@@ -16,6 +16,7 @@ from model_registry.serving.kubernetes.naming import GRPC, GRPC_PORT, REST, REST
 from model_registry.serving.kubernetes.pods import TMP, container, drain
 from model_registry.serving.kubernetes.settings import GPU_SERVER_IMAGE, SERVER_IMAGE, Settings
 
+SERVER = "tf-serving"  # the container's name
 MODELS = "/models"
 _FILES = "/etc/tensorflow-serving"
 _MONITORING, _BATCHING = "monitoring.config", "batching.config"
@@ -40,8 +41,11 @@ def server(fleet: Fleet, settings: Settings, *, timeout: float) -> dict[str, Any
         timeout: Seconds that a request may take.
     """
     asked = {"httpGet": {"path": monitoring.PATH, "port": REST_PORT}, "periodSeconds": _EVERY, "timeoutSeconds": 10}
+    # A request for metrics waits behind predictions: it would end a server for being busy, or leave the others to do
+    # its work too. Whether the server answers is what the agent's /readyz tells.
+    listens = {"tcpSocket": {"port": REST_PORT}, "periodSeconds": _EVERY, "timeoutSeconds": 10}
     return container(
-        "tf-serving",
+        SERVER,
         settings.server_image or (GPU_SERVER_IMAGE if fleet.gpu else SERVER_IMAGE),
         cpu=fleet.cpu,
         memory=fleet.memory,
@@ -55,8 +59,8 @@ def server(fleet: Fleet, settings: Settings, *, timeout: float) -> dict[str, Any
         env=_environment(fleet),
         ports=[{"name": GRPC_PORT, "containerPort": GRPC}, {"name": REST_PORT, "containerPort": REST}],
         startupProbe={**asked, "failureThreshold": _START // _EVERY},
-        livenessProbe={**asked, "failureThreshold": 6},
-        readinessProbe={**asked, "failureThreshold": 2},
+        livenessProbe={**listens, "failureThreshold": 6},
+        readinessProbe={**listens, "failureThreshold": 2},
         lifecycle={"preStop": {"sleep": {"seconds": drain(timeout)}}},
     )
 
@@ -90,6 +94,8 @@ def _environment(fleet: Fleet) -> list[dict[str, str]]:
     environment = {"HOME": TMP}  # the user has none in the image
     if fleet.gpu:
         environment["CUDA_CACHE_PATH"] = f"{TMP}/cuda"
+        # By itself it grows to a gibibyte and more; whoever fills the volume of 256 MiB is evicted.
+        environment["CUDA_CACHE_MAXSIZE"] = str(128 << 20)
         if fleet.gpu.memory_fraction is None:
             # As it needs it. Otherwise all of it at once.
             environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
