@@ -7,6 +7,7 @@ start inherit it.
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -49,6 +50,10 @@ def _isolate(home: Path) -> None:
 
 
 _isolate(Path(_HOME.name))
+
+# What a shell starts in the background ignores SIGINT, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about who else uses the two cores than about what is tested.
 settings.register_profile("unhurried", deadline=None)
