@@ -243,7 +243,8 @@ def _staying(driver: Driver, model: str, options: dict[str, Any]) -> Iterator[No
 
 def _driver(registry: Registry, model: str, origin: Origin, options: dict[str, Any]) -> Driver:
     from flows.rollout_printing import telling
-    from model_registry.rollout.driver import Driver, Patience
+    from model_registry.rollout.control_loop import Patience
+    from model_registry.rollout.driver import Driver
     from model_registry.rollout.observation import Observer
     from model_registry.rollout.prometheus import Prometheus
 

@@ -13,7 +13,8 @@ from flows.artifacts import leave_labels, leave_rollout
 from flows.flow_run import this_run
 from flows.rollout_printing import failure, telling
 from model_registry.registry import Registry
-from model_registry.rollout.driver import TIMEOUT, Driver, Patience
+from model_registry.rollout.control_loop import TIMEOUT, Patience
+from model_registry.rollout.driver import Driver
 from model_registry.rollout.observation import Observer
 from model_registry.rollout.prometheus import Prometheus
 from model_registry.state import Origin

@@ -46,6 +46,7 @@ class Lead:
     """One run's hold on one rollout.
 
     Attributes:
+        origin: Who leads, why, and in which flow run.
         traffic: As it was left last; None when it is over.
         revision: Of the state in which it was seen first.
         state: As it was read last.
@@ -77,7 +78,7 @@ class Lead:
         """
         self._registry = registry
         self._model = model
-        self._origin = origin
+        self.origin = origin
         self._patience = patience
         self._clock = clock
         self._sleep = sleep
@@ -99,6 +100,18 @@ class Lead:
         if self.state.traffic != self.traffic:
             raise self._taken_away()
 
+    def history(self, limit: int) -> list[Record]:
+        """What was done to the model, the last transition first.
+
+        Args:
+            limit: Of how many transitions.
+
+        Raises:
+            StorageError: If the store is away; it is not waited for.
+            FormatError: If a transition cannot be read.
+        """
+        return self._registry.history(self._model, limit)
+
     def change(self, transition: Transition, *, why: str = "", evidence: tuple[Evidence, ...] = ()) -> None:
         """Makes a transition that was decided on `traffic`, once, however often the store fails meanwhile.
 
@@ -112,7 +125,7 @@ class Lead:
         """
         assert transition.traffic is not None and transition.traffic.before == self.traffic
         after = transition.traffic.after
-        origin = replace(self._origin, why=why, evidence=evidence)
+        origin = replace(self.origin, why=why, evidence=evidence)
 
         def change() -> Record | None:
             try:

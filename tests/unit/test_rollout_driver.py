@@ -21,7 +21,8 @@ from model_registry.errors import (
     StorageError,
 )
 from model_registry.registry import Registry
-from model_registry.rollout.driver import Driver, Patience
+from model_registry.rollout.control_loop import Patience
+from model_registry.rollout.driver import Driver
 from model_registry.rollout.observation import CheckResult
 from model_registry.rollout.reached import Reached, all_gateways
 from model_registry.rollout.report import RolloutReport
