@@ -276,6 +276,24 @@ def test_only_a_state_that_was_read_takes_a_models_routes_away(running: tuple[Ga
     agent.until(lambda: not bench.clusters(), "so do its clusters")
 
 
+def test_a_model_that_the_fleet_file_does_not_name_any_more_leaves_without_a_word(
+    running: tuple[GatewayBench, GatewayProcess],
+) -> None:
+    bench, agent = running
+    bench.sync.stable("faces")
+    agent.shares(0, 1, "faces")
+    agent.kill()
+    fleets = bench.envoy.file.fleets
+    only = {label: fleet.model_copy(update={"models": ("faces",)}) for label, fleet in fleets.items()}
+    bench.envoy.file = bench.envoy.file.model_copy(update={"fleets": only})
+    agent = bench.agent()
+    agent.shares(0, 1, "faces")
+
+    agent.until(lambda: bench.get()[0] == 404 and agent.report().models.keys() == {"faces"}, "it leaves")
+    agent.until(lambda: agent.report().well, "nothing is wrong with that")
+    assert bench.get("/v1/models/faces:predict")[0] == 200
+
+
 def test_a_second_agent_is_refused(running: tuple[GatewayBench, GatewayProcess]) -> None:
     bench, agent = running
     second = slipway(*bench.command("--json"), folder=bench.sync.folder)

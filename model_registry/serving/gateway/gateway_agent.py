@@ -11,30 +11,32 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from model_registry.catalog import Catalog
 from model_registry.errors import SlipwayError, StorageError
 from model_registry.serving.agent_loop import AgentLoop
-from model_registry.serving.gateway.envoy_admin import EnvoyAdmin, EnvoyLook
+from model_registry.serving.gateway.envoy_admin import EnvoyLook
 from model_registry.serving.gateway.envoy_resources import CLUSTERS_FILE, ROUTES_FILE, clusters_file, routes_file
+from model_registry.serving.gateway.envoy_watch import EnvoyWatch
 from model_registry.serving.gateway.gateway_directory import GatewayDirectory
 from model_registry.serving.gateway.gateway_events import events
 from model_registry.serving.gateway.gateway_metrics import GatewayMetrics
 from model_registry.serving.gateway.gateway_report import GatewayReport, RoutedReport
 from model_registry.serving.gateway.gateway_settings import GatewaySettings
-from model_registry.serving.gateway.registry_states import RegistryStates, StatesLook
+from model_registry.serving.gateway.registry_states import RegistryStates
 from model_registry.serving.gateway.routing import RoutingTable, routing_table
 from model_registry.serving.gateway.standing import Readiness, standing
-from model_registry.serving.gateway.turnover import Turnover, essence
+from model_registry.serving.gateway.turnover import Turnover
+from model_registry.serving.gateway.wanted import Wanted
 from model_registry.serving.registry_watch import RegistryWatch
-from model_registry.state import State
 
 _PACE, _BRISK = 1.0, 0.2  # seconds between two looks at Envoy; while it is to take something up
 _PATIENCE = 30.0  # seconds that `settle` gives Envoy, the registry and the disk
-_SLOW = 10.0  # seconds after which clusters that Envoy does not take up are told of
-_SILENCE = 30.0  # seconds that Envoy may say nothing that makes sense before it counts as gone
+
+_Known = TypeVar("_Known")
 
 log = logging.getLogger("slipway")
 
@@ -68,7 +70,7 @@ class GatewayAgent:
         self._clock = clock
         self._loop = AgentLoop(interval=settings.interval, clock=clock)
         self._lock = threading.Lock()
-        self._admin = EnvoyAdmin(settings.admin)
+        self._envoy = EnvoyWatch(settings.admin, drain=settings.drain, clock=clock)
         self._states = RegistryStates(registry, self._fleet)
         self._directory = GatewayDirectory(settings.directory)
         try:
@@ -78,17 +80,14 @@ class GatewayAgent:
         except BaseException:
             self._directory.close()
             raise
-        self._blind = routed is not None
-        # Only a state with labels makes a route, and its revision is 1 at least: one of 0 was lost.
-        self._unknown = {name: max(at, 1) for name, at in (routed or {}).items() if self._states.serves(name)}
         self._remembered = memory
         self._turnover = memory or Turnover()
-        self._wanted = self._turnover.states
-        self._unread: dict[str, str] = {}
-        self._may_write = memory is not None
-        self._in_force_since: dict[str, float] = {}
-        self._lacking_since: dict[str, float] = {}
-        self._heard_at = clock()
+        self._wanted = Wanted(
+            self._served(memory.states if memory else None),
+            self._served(routed),
+            uri=registry.store.uri,
+            directory=self._directory.root,
+        )
         before = None if memory is None else [route.model for route in memory.table.models]
         self._readiness = Readiness(before)
         self._watch = RegistryWatch(
@@ -106,10 +105,10 @@ class GatewayAgent:
         Where the directory cannot be written, the report says so; what was not written is decided anew at the next
         look.
         """
-        if look := self._watch.poll(self._known()):
-            self._take(look)
-        table = routing_table(self._wanted, self._fleet)
-        problem = self._blindness() or self._written(lambda: self._write_clusters(table))
+        if look := self._watch.poll(self._wanted.known):
+            self._wanted.take(look)
+        table = routing_table(self._wanted.states, self._fleet)
+        problem = self._wanted.blindness or self._written(lambda: self._write_clusters(table))
         envoy = self._look_at_envoy(table)
         problem = problem or self._written(lambda: self._go_over(table, envoy))
         self._publish(table, envoy, problem)
@@ -121,17 +120,17 @@ class GatewayAgent:
         Raises:
             StorageError: If the registry cannot be read, and nothing was routed before; or the disk fails.
         """
-        look = self._states.look(self._known())
-        self._take(look)
+        look = self._states.look(self._wanted.known)
+        self._wanted.take(look)
         if look.problem:
             log.warning("the registry is out of reach: %s", look.problem)
-        if not self._may_write:
+        if not self._wanted.may_write:
             raise StorageError(
                 f"nothing can be routed: {look.problem}", hint="an Envoy that starts without its files ends at once"
             )
-        if problem := self._blindness():
+        if problem := self._wanted.blindness:
             raise StorageError(problem, hint="see why a state cannot be read: slipway verify --all")
-        table = routing_table(self._wanted, self._fleet)
+        table = routing_table(self._wanted.states, self._fleet)
         self._write_clusters(table)
         self._go_over(table, EnvoyLook(refused=True))
         if table.models:
@@ -157,7 +156,7 @@ class GatewayAgent:
 
     def envoy_answers(self) -> bool:
         """Whether there is an Envoy by now."""
-        return self._admin.look(RoutingTable()).reachable
+        return self._envoy.answers()
 
     def report(self) -> GatewayReport:
         """How things stand, as they were seen last."""
@@ -192,26 +191,9 @@ class GatewayAgent:
             self._directory.close()
         return ended
 
-    def _known(self) -> dict[str, int]:
-        """The models that are known, with the highest revision that was seen of each."""
-        return self._unknown | {name: state.revision for name, state in self._wanted.items()}
-
-    def _take(self, look: StatesLook) -> None:
-        if look.problem:  # of the registry as a whole; each model is as it was
-            return
-        self._wanted |= {name: essence(state) for name, state in look.states.items()}
-        self._unread = dict(look.problems)
-        for name in look.unlisted:
-            if name in self._unknown or self._wanted.get(name, State()).labels:
-                self._unread[name] = (
-                    f"{self._registry.store.uri} does not list it any more: its routes stay; restore it there, or end "
-                    f"this agent and remove {self._directory.root}"
-                )
-            else:
-                self._wanted.pop(name, None)
-        self._may_write = True
-        if self._blind and not look.problems.keys() - look.states.keys() and self._unknown.keys() <= look.states.keys():
-            self._blind, self._unknown = False, {}
+    def _served(self, models: Mapping[str, _Known] | None) -> dict[str, _Known] | None:
+        """Those that there are servers for: what else was routed before, nobody wants any more."""
+        return None if models is None else {name: known for name, known in models.items() if self._states.serves(name)}
 
     def _written(self, write: Callable[[], None]) -> str:
         """Writes something; tells why it could not be, and an empty string if it could."""
@@ -222,31 +204,17 @@ class GatewayAgent:
             return str(error)
         return ""
 
-    def _blindness(self) -> str:
-        """Why nothing may be written yet; empty if it may."""
-        if self._blind:
-            left = [f"{name} of revision {self._unknown[name]}" for name in sorted({*self._unknown} - {*self._wanted})]
-            lacking = f"; not yet {', '.join(left)} or higher" if left else ""
-            return (
-                f"{ROUTES_FILE} is there, and what the agent remembers of it is not: it stays as it is until the state "
-                f"of every model has been read{lacking}"
-            )
-        return ""
-
     def _write_clusters(self, table: RoutingTable) -> None:
         """Those that routes lead to, or did, or are to."""
-        if self._may_write:
+        if self._wanted.may_write:
             data = clusters_file(table, file=self._fleet, keep=self._turnover.kept)
             self._directory.write({CLUSTERS_FILE: data})
 
     def _look_at_envoy(self, table: RoutingTable) -> EnvoyLook:
-        behind = self._turnover.behind(table, self._wanted)
-        look = self._admin.look(RoutingTable(tuple(route for route in table.models if route.model in behind)))
+        behind = self._turnover.behind(table, self._wanted.states)
+        look = self._envoy.look(RoutingTable(tuple(route for route in table.models if route.model in behind)))
         if not look.reachable:
             self._metrics.failed("", "envoy")
-        now = self._clock()
-        self._heard_at = now if look.reachable or look.refused else self._heard_at
-        self._lacking_since = {name: self._lacking_since.get(name, now) for name in look.lacking}
         return look
 
     def _go_over(self, table: RoutingTable, envoy: EnvoyLook) -> None:
@@ -254,34 +222,20 @@ class GatewayAgent:
 
         What is remembered is written before the routes.
         """
-        if not self._may_write:
+        if not self._wanted.may_write:
             return
-        drained = self._drained(envoy)
-        over = self._turnover.behind(table, self._wanted) - envoy.lacking
-        if self._may_be_running(envoy):
+        drained = self._envoy.drained(self._turnover.models, envoy)
+        over = self._turnover.behind(table, self._wanted.states) - envoy.lacking
+        if self._envoy.may_be_running(envoy):
             over = frozenset()  # nobody knows which clusters it has
-        turnover = self._turnover.over(table, self._wanted, over).drained(drained - over)
+        turnover = self._turnover.over(table, self._wanted.states, over).drained(drained - over)
         if turnover != self._remembered:
             self._directory.remember(turnover)
         self._turnover = self._remembered = turnover
         for name in over:
-            self._in_force_since.pop(name, None)
+            self._envoy.rerouted(name)
         self._directory.write({ROUTES_FILE: routes_file(turnover.table, file=self._fleet)})
         self._write_clusters(table)
-
-    def _may_be_running(self, envoy: EnvoyLook) -> bool:
-        """Whether it is silent, as it is under load, and has not been for long."""
-        return not envoy.reachable and not envoy.refused and self._clock() - self._heard_at < _SILENCE
-
-    def _drained(self, envoy: EnvoyLook) -> set[str]:
-        """The models whose routes have been in force for long enough that nothing else is under way."""
-        now, in_force = self._clock(), set()
-        for name, model in self._turnover.models.items() if envoy.reachable else ():
-            route = model.route
-            if envoy.in_force.get(name) == ((route.weight, route.revision) if route else None):
-                in_force.add(name)
-        self._in_force_since = {name: self._in_force_since.get(name, now) for name in in_force}
-        return {name for name, since in self._in_force_since.items() if now - since >= self._settings.drain}
 
     def _publish(self, table: RoutingTable, envoy: EnvoyLook, disk_problem: str) -> None:
         report = replace(
@@ -296,20 +250,19 @@ class GatewayAgent:
         for level, line in events(self._report, report):
             log.log(level, "%s", line)
         # All replicas are under load at once: were the slow ones unready, none would be left.
-        ready = self._ready if self._may_be_running(envoy) else self._readiness.see(table, envoy)
+        ready = self._ready if self._envoy.may_be_running(envoy) else self._readiness.see(table, envoy)
         with self._lock:
             self._report, self._ready = report, ready
         self._metrics.observe(report)
 
     def _standing(self, table: RoutingTable, envoy: EnvoyLook) -> dict[str, RoutedReport]:
-        now = self._clock()
+        states = self._wanted.states
         slow = {
-            name: f"Envoy does not take up the clusters of revision {self._wanted[name].revision}, its routes stay: is "
+            name: f"Envoy does not take up the clusters of revision {states[name].revision}, its routes stay: is "
             f"{self._directory.root} what its bootstrap names? Its log tells what it refuses"
-            for name, since in self._lacking_since.items()
-            if now - since > _SLOW
+            for name in self._envoy.slow()
         }
-        return standing(self._wanted, table, envoy, slow | self._unread)
+        return standing(states, table, envoy, slow | self._wanted.unread)
 
     def _told(self) -> GatewayReport:
         """What never changes of the report."""
@@ -317,7 +270,7 @@ class GatewayAgent:
             agent=self._settings.name,
             registry=self._registry.store.uri,
             directory=str(self._directory.root),
-            envoy=self._admin.url,
+            envoy=self._envoy.url,
         )
 
     def _pause(self) -> float:
