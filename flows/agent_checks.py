@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from flows.tables import printable
 from model_registry.errors import InvalidInputError, SlipwayError
-from model_registry.serving.awaited_label import follows, given_up
 from model_registry.serving.http_url import is_loopback
-from model_registry.serving.sync_report import AgentReport
+from model_registry.serving.sync.awaited_label import follows, given_up
+from model_registry.serving.sync.sync_report import AgentReport
 
 logger = logging.getLogger("slipway")
 

@@ -107,9 +107,9 @@ def batching(reference: str | None, threads: int | None, registry: str | None, a
 @json_option
 def monitoring(as_json: bool) -> None:
     """Print the file for --monitoring_config_file, without which the server has no metrics."""
-    from model_registry.serving import monitoring as prometheus
+    from model_registry.serving.monitoring import monitoring_config
 
-    _print("monitoring", prometheus.config(), as_json, path=prometheus.PATH)
+    _print("monitoring", monitoring_config.config(), as_json, path=monitoring_config.PATH)
 
 
 def _memory(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

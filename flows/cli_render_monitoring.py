@@ -67,7 +67,7 @@ def prometheus(  # noqa: PLR0913 - an option a parameter is how click has it
 
     A server needs --monitoring_config_file (slipway render monitoring), an agent a --listen that Prometheus can reach.
     """
-    from model_registry.serving.prometheus_config import Scraping, to_text
+    from model_registry.serving.monitoring.prometheus_config import Scraping, to_text
 
     named = {"tf-serving": tf_serving, "slipway-sync": sync, "slipway-gateway": gateway, "envoy": envoy}
     with reporting_errors(as_json):
@@ -115,9 +115,9 @@ def alerts(*, without_gateway: bool, runbooks: str, as_json: bool, **limits: flo
 
     Each alert says what it means and what to do about it. The dashboard reads what these rules compute.
     """
-    from model_registry.serving.alert import Thresholds
-    from model_registry.serving.alerts import alerts as watched
-    from model_registry.serving.alerts import to_text
+    from model_registry.serving.monitoring.alert import Thresholds
+    from model_registry.serving.monitoring.alerts import alerts as watched
+    from model_registry.serving.monitoring.alerts import to_text
 
     with reporting_errors(as_json):
         given: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
@@ -132,7 +132,7 @@ def alerts(*, without_gateway: bool, runbooks: str, as_json: bool, **limits: flo
 @json_option
 def grafana(without_gateway: bool, as_json: bool) -> None:
     """Print a dashboard for Grafana to import. It needs the rules of `slipway render alerts` in Prometheus."""
-    from model_registry.serving import dashboard
+    from model_registry.serving.monitoring import dashboard
 
     _print("grafana", dashboard.to_text(gateway=not without_gateway), as_json, uid=dashboard.UID)
 

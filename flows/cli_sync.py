@@ -14,10 +14,10 @@ from flows.agent_process import agent_process, listen_option, name_option, secon
 from flows.command import json_option, registry_option
 from model_registry.errors import InvalidInputError
 from model_registry.paths import check_label, check_model_name
-from model_registry.serving.sync_settings import SERVER, SyncSettings
+from model_registry.serving.sync.sync_settings import SERVER, SyncSettings
 
 if TYPE_CHECKING:
-    from model_registry.serving.sync_report import AgentReport
+    from model_registry.serving.sync.sync_report import AgentReport
 
 _DEFAULTS = SyncSettings(Path())
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -107,9 +107,9 @@ def sync(
     """
     from model_registry.registry import Registry
     from model_registry.serving.agent_server import parse_listen
-    from model_registry.serving.settling import is_well, settle
-    from model_registry.serving.sync_agent import SyncAgent
-    from model_registry.serving.sync_metrics import SyncMetrics
+    from model_registry.serving.sync.settling import is_well, settle
+    from model_registry.serving.sync.sync_agent import SyncAgent
+    from model_registry.serving.sync.sync_metrics import SyncMetrics
 
     given = {name: value for name, value in options.items() if value not in ("", ())}
     with agent_process(as_json=as_json) as process:

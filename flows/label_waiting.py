@@ -21,9 +21,9 @@ from flows.agent_checks import require_following, require_not_given_up
 from flows.tables import printable
 from model_registry.catalog import Catalog
 from model_registry.errors import ConflictError, NotFoundError, SlipwayError, StorageError
-from model_registry.serving.agent_client import AgentClient
-from model_registry.serving.awaited_label import AwaitedLabel, Standing, standing
-from model_registry.serving.sync_report import AgentReport
+from model_registry.serving.sync.agent_client import AgentClient
+from model_registry.serving.sync.awaited_label import AwaitedLabel, Standing, standing
+from model_registry.serving.sync.sync_report import AgentReport
 
 _ANSWER = 5.0  # seconds that an agent has for one
 _LOOK = 0.5  # seconds between two looks at an agent

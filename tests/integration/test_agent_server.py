@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_registry.errors import ConflictError, FormatError, InvalidInputError, NotFoundError, StorageError
 from model_registry.serving import agent_requests
-from model_registry.serving.agent_client import AgentClient
 from model_registry.serving.agent_server import AgentServer
-from model_registry.serving.sync_metrics import SyncMetrics
-from model_registry.serving.sync_report import AgentReport
+from model_registry.serving.sync.agent_client import AgentClient
+from model_registry.serving.sync.sync_metrics import SyncMetrics
+from model_registry.serving.sync.sync_report import AgentReport
 from tests.support.dripping import dripper
 from tests.support.watched_agents import REPORT, StillAgent
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from model_registry.serving import alerts, prometheus_config
-from model_registry.serving.alert import Thresholds
-from model_registry.serving.prometheus_config import Scraping
+from model_registry.serving.monitoring import alerts, prometheus_config
+from model_registry.serving.monitoring.alert import Thresholds
+from model_registry.serving.monitoring.prometheus_config import Scraping
 from tests.support.alert_cases import CASES, THRESHOLDS, Case
 
 NAMES = sorted(alert.name for alert in alerts.alerts())

@@ -19,7 +19,7 @@ from model_registry.serving.fleet import Fleet, FleetFile, Server
 from model_registry.serving.fleet_file import load_fleet, parse_fleet
 from model_registry.serving.kubernetes.naming import in_kubernetes
 from model_registry.serving.kubernetes.settings import Settings
-from model_registry.serving.prometheus_config import GATEWAY_JOBS, JOBS
+from model_registry.serving.monitoring.prometheus_config import GATEWAY_JOBS, JOBS
 from tests.support.kubernetes_objects import container, containers, port_of, rendered
 from tests.support.model_server import flags
 

@@ -16,8 +16,8 @@ import pytest
 from flows.agent_checks import same_registry
 from model_registry.registry import Registry
 from model_registry.serving.agent_server import AgentServer
-from model_registry.serving.sync_metrics import SyncMetrics
-from model_registry.serving.sync_report import AgentReport
+from model_registry.serving.sync.sync_metrics import SyncMetrics
+from model_registry.serving.sync.sync_report import AgentReport
 from model_registry.state import Origin
 from model_registry.storage import open_store
 from tests.support.command import SLIPWAY, slipway

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from model_registry.serving import alerts, dashboard, monitoring, prometheus_config, recording_rules
-from model_registry.serving.dashboard_panels import rows
-from model_registry.serving.prometheus_config import Scraping
+from model_registry.serving.monitoring import alerts, dashboard, monitoring_config, prometheus_config, recording_rules
+from model_registry.serving.monitoring.dashboard_panels import rows
+from model_registry.serving.monitoring.prometheus_config import Scraping
 from tests.support.fixtures_model_server import StartServer
 from tests.support.fixtures_prometheus import StartPrometheus
 from tests.support.model_server_processes import RunningServer
@@ -48,7 +48,7 @@ def watched(
     """Version 1 is served as `stable`; every target was asked once at least."""
     sync_bench.stable()
     assert sync_bench.once().code == 0
-    (tmp_path / "monitoring.config").write_text(monitoring.config())
+    (tmp_path / "monitoring.config").write_text(monitoring_config.config())
     flags = {"monitoring_config_file": tmp_path / "monitoring.config", "max_num_load_retries": 0}
     server = model_server(sync_bench.config_file, **flags)
     agent = sync_bench.agent(server=server.url)

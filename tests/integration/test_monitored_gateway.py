@@ -8,10 +8,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from model_registry.serving import alerts, prometheus_config
-from model_registry.serving import recording_rules as recorded
-from model_registry.serving.dashboard_panels import rows
-from model_registry.serving.prometheus_config import Scraping
+from model_registry.serving.monitoring import alerts, prometheus_config
+from model_registry.serving.monitoring import recording_rules as recorded
+from model_registry.serving.monitoring.dashboard_panels import rows
+from model_registry.serving.monitoring.prometheus_config import Scraping
 from tests.support.fixtures_prometheus import StartPrometheus
 from tests.support.gateway_bench import GatewayBench, GatewayProcess
 from tests.support.prometheus_server import PrometheusServer

@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from flows.cli_sync import sync
 from model_registry import paths
 from model_registry.registry import Registry
-from model_registry.serving import settling
-from model_registry.serving.awaited_label import AwaitedLabel, standing
-from model_registry.serving.sync_agent import SyncAgent
-from model_registry.serving.sync_metrics import SyncMetrics
-from model_registry.serving.sync_report import AgentReport, ModelReport
-from model_registry.serving.sync_settings import SyncSettings
+from model_registry.serving.sync import settling
+from model_registry.serving.sync.awaited_label import AwaitedLabel, standing
+from model_registry.serving.sync.sync_agent import SyncAgent
+from model_registry.serving.sync.sync_metrics import SyncMetrics
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync.sync_settings import SyncSettings
 from tests.support.drafts import CONTENT, make_payload
 from tests.support.stated_server import StatedServer, run_stated_server
 from tests.support.sync_bench import HASTY, WITHIN, SyncBench

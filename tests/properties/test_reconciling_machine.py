@@ -17,11 +17,20 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from model_registry.serving import reconciling
-from model_registry.serving.agent_memory import AgentMemory
 from model_registry.serving.model_config import ServedModel, from_text, to_text
-from model_registry.serving.reconciling import Decision, Loading, Progress, Remembered, Seen, Settings, decide, prepare
-from model_registry.serving.safe_start import remember
+from model_registry.serving.sync import reconciling
+from model_registry.serving.sync.agent_memory import AgentMemory
+from model_registry.serving.sync.reconciling import (
+    Decision,
+    Loading,
+    Progress,
+    Remembered,
+    Seen,
+    Settings,
+    decide,
+    prepare,
+)
+from model_registry.serving.sync.safe_start import remember
 from tests.support.simulated_server import SimulatedServer
 
 _MODELS = ("digits", "faces")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from model_registry.serving.alert import Thresholds
+from model_registry.serving.monitoring.alert import Thresholds
 
 Series = Mapping[str, str]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from model_registry.registry import Registry
 from model_registry.serving.fleet import FleetFile
-from model_registry.serving.prometheus_config import RULES
+from model_registry.serving.monitoring.prometheus_config import RULES
 from tests.support.command import slipway
 from tests.support.envoy_process import EnvoyProcess
 from tests.support.gateway_bench import GatewayBench

@@ -19,7 +19,7 @@ from model_registry.registry import Registry
 from model_registry.servable import NATIVE
 from model_registry.serving import model_config
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
 from model_registry.state import Origin
 from tests.support.command import SLIPWAY, Outcome, slipway
 from tests.support.drafts import CONTENT, make_draft, make_payload

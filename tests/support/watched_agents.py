@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from model_registry.registry import Registry
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport, VersionState
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport, VersionState
 from model_registry.storage import open_store
 
 REPORT = AgentReport(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from model_registry.errors import InvalidInputError
-from model_registry.serving.agent_client import AgentClient
 from model_registry.serving.agent_server import parse_listen
 from model_registry.serving.http_url import is_loopback
+from model_registry.serving.sync.agent_client import AgentClient
 
 
 @pytest.mark.parametrize(

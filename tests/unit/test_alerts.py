@@ -9,10 +9,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from model_registry.errors import InvalidInputError
-from model_registry.serving import alerts
-from model_registry.serving.alert import Alert, Thresholds
-from model_registry.serving.prometheus_config import GATEWAY_JOBS, JOBS
-from model_registry.serving.recording_rules import recordings
+from model_registry.serving.monitoring import alerts
+from model_registry.serving.monitoring.alert import Alert, Thresholds
+from model_registry.serving.monitoring.prometheus_config import GATEWAY_JOBS, JOBS
+from model_registry.serving.monitoring.recording_rules import recordings
 
 PAGE = Path(__file__).parents[2] / "docs" / "monitoring.md"
 

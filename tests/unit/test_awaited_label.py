@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from model_registry.serving.awaited_label import AwaitedLabel, follows, given_up, standing
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport
+from model_registry.serving.sync.awaited_label import AwaitedLabel, follows, given_up, standing
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
 
 AWAITED = AwaitedLabel("digits", "stable", 3, revision=7)
 MOVING = ModelReport(revision=7, wanted={"stable": 3}, serving={"stable": 2})

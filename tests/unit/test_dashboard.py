@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from model_registry.serving import dashboard
-from model_registry.serving.dashboard_panels import rows
-from model_registry.serving.recording_rules import recordings
+from model_registry.serving.monitoring import dashboard
+from model_registry.serving.monitoring.dashboard_panels import rows
+from model_registry.serving.monitoring.recording_rules import recordings
 
 
 def panels(*, gateway: bool = True) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 
 from model_registry.errors import StorageError
 from model_registry.servable import NATIVE, PayloadFile, Variant
-from model_registry.serving.downloads import Downloads
+from model_registry.serving.sync.downloads import Downloads
 
 VARIANT = Variant(NATIVE, (PayloadFile("saved_model.pb", 100, "0" * 64),))
 

@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from model_registry.errors import InvalidInputError
-from model_registry.serving import monitoring
-from model_registry.serving.prometheus_config import Scraping, to_text
+from model_registry.serving.monitoring import monitoring_config
+from model_registry.serving.monitoring.prometheus_config import Scraping, to_text
 
 ALL = {
     "tf-serving": ("serving-1:8501", "[::1]:8501"),
@@ -29,7 +29,7 @@ def test_targets_are_asked_where_each_answers() -> None:
 
     assert found == {
         "tf-serving": {
-            "metrics_path": monitoring.PATH,
+            "metrics_path": monitoring_config.PATH,
             "static_configs": [{"targets": ["serving-1:8501", "[::1]:8501"]}],
         },
         "slipway-sync": {"static_configs": [{"targets": ["serving-1:8502"]}]},

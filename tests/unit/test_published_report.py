@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from model_registry.serving.published_report import is_ready
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport, VersionState
+from model_registry.serving.sync.published_report import is_ready
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport, VersionState
 
 THERE = ModelReport(1, {"stable": 1}, {"stable": 1}, (VersionReport(1, "AVAILABLE"),))
 ABSENT = ModelReport(1, {"stable": 1}, {})

@@ -12,7 +12,7 @@ from model_registry import paths
 from model_registry.errors import StorageError
 from model_registry.registry import Registry
 from model_registry.servable import NATIVE
-from model_registry.serving.registry_view import Look, RegistryView
+from model_registry.serving.sync.registry_view import Look, RegistryView
 from model_registry.state import Origin
 from model_registry.storage.base import StoredObject
 from model_registry.storage.memory import MemoryStore

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from model_registry.errors import FormatError
-from model_registry.serving.agent_memory import AgentMemory
-from model_registry.serving.sync_state import Remembered
+from model_registry.serving.sync.agent_memory import AgentMemory
+from model_registry.serving.sync.sync_state import Remembered
 
 _MEMORY = AgentMemory(
     {

@@ -8,7 +8,8 @@ import pytest
 from google.protobuf import text_format
 
 from model_registry.servable import Signature, TensorInfo
-from model_registry.serving import batching, monitoring
+from model_registry.serving import batching
+from model_registry.serving.monitoring import monitoring_config
 from tests.support.model_server.parameter_files import BatchingParameters, MonitoringConfig
 
 IMAGE = TensorInfo("image", "float32", (None, 8, 8, 1))
@@ -120,7 +121,7 @@ def test_a_file_is_shown_by_the_sizes_it_allows() -> None:
 
 
 def test_the_server_tells_prometheus_where_it_is_asked() -> None:
-    found = text_format.Parse(monitoring.config(), MonitoringConfig())
+    found = text_format.Parse(monitoring_config.config(), MonitoringConfig())
 
     assert found.prometheus_config.enable
-    assert found.prometheus_config.path == monitoring.PATH == "/monitoring/prometheus/metrics"
+    assert found.prometheus_config.path == monitoring_config.PATH == "/monitoring/prometheus/metrics"

@@ -11,7 +11,7 @@ import pytest
 from model_registry.errors import ConflictError, FormatError, StorageError
 from model_registry.payload import payload_files
 from model_registry.servable import NATIVE, Variant
-from model_registry.serving.serving_directory import ServingDirectory
+from model_registry.serving.sync.serving_directory import ServingDirectory
 from tests.support.drafts import make_payload
 
 

@@ -5,11 +5,20 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from model_registry.serving import reconciling
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.reconciling import Decision, Loading, Progress, Remembered, Seen, Settings, decide, prepare
-from model_registry.serving.safe_start import remember
-from model_registry.serving.stays import NOT_TAKEN_UP
+from model_registry.serving.sync import reconciling
+from model_registry.serving.sync.reconciling import (
+    Decision,
+    Loading,
+    Progress,
+    Remembered,
+    Seen,
+    Settings,
+    decide,
+    prepare,
+)
+from model_registry.serving.sync.safe_start import remember
+from model_registry.serving.sync.stays import NOT_TAKEN_UP
 from model_registry.serving.version_status import SERVER_STATES, ServerState, VersionStatus
 
 _SETTINGS = Settings(settle=5, drain=5, load_timeout=900, stagger=0, strikes=3)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from model_registry.serving.server_status import ServerStatus
-from model_registry.serving.server_watch import ServerWatch
-from model_registry.serving.sync_metrics import SyncMetrics
+from model_registry.serving.sync.server_watch import ServerWatch
+from model_registry.serving.sync.sync_metrics import SyncMetrics
 from model_registry.serving.version_status import VersionStatus
 
 _TIMEOUT = 0.2

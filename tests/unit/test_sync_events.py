@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from model_registry.serving.settling import is_moving, is_over, is_well
-from model_registry.serving.sync_events import events
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport, VersionState
+from model_registry.serving.sync.settling import is_moving, is_over, is_well
+from model_registry.serving.sync.sync_events import events
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport, VersionState
 
 NOTHING = AgentReport("agent-1", "s3://models/registry", "/srv", "http://127.0.0.1:8501", server_reachable=True)
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from model_registry.serving.sync_metrics import SyncMetrics
-from model_registry.serving.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync.sync_metrics import SyncMetrics
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport
 from tests.support.watched_agents import REPORT
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from model_registry.errors import FormatError
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
 from tests.support.watched_agents import REPORT
 
 

@@ -8,9 +8,10 @@ puts it in again when it is asked to, which is a retry too.
 
 from __future__ import annotations
 
-from model_registry.serving import batching, monitoring
+from model_registry.serving import batching
 from model_registry.serving.compose.deployment import MODELS, SERVER_IMAGE, Deployment
 from model_registry.serving.compose.writing import CONFINED, asking, config, quoted
+from model_registry.serving.monitoring import monitoring_config
 
 _FILES = "/etc/tensorflow-serving"
 _CONFIG = f"{MODELS}/models.config"
@@ -21,7 +22,7 @@ _ONCE_THERE_IS_SOMETHING = 'until [ -e "$0" ]; do sleep 1; done; exec tensorflow
 _PORTS = f"""\
 ports:  # for this machine only: whoever reaches them can ask every model
   - "127.0.0.1:8500:8500"  # gRPC
-  - "127.0.0.1:8501:8501"  # REST, {monitoring.PATH}
+  - "127.0.0.1:8501:8501"  # REST, {monitoring_config.PATH}
 """
 _FIRST = """\
 depends_on:
@@ -99,7 +100,7 @@ volumes:
 {_PORTS if alone else ""}healthcheck:
   # The REST port opens once every model of the start-up configuration is loaded: until then it is starting, which
   # the start period allows for.
-  test: ["CMD", "bash", "-c", {quoted(asking(8501, monitoring.PATH))}]
+  test: ["CMD", "bash", "-c", {quoted(asking(8501, monitoring_config.PATH))}]
   interval: 10s
   timeout: 6s
   start_period: 10m
@@ -112,5 +113,5 @@ deploy:
 
 def files(deployment: Deployment) -> str:
     """What the server reads beside its models."""
-    text = config("monitoring", monitoring.config())
+    text = config("monitoring", monitoring_config.config())
     return text + config("batching", batching.whole_server()) if deployment.batching else text

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from textwrap import indent
 
-from model_registry.serving import alerts, prometheus_config
 from model_registry.serving.compose.deployment import CANARY, STABLE, Deployment, agent_of, server_of
 from model_registry.serving.compose.gateway import AGENT_PORT
 from model_registry.serving.compose.writing import CONFINED, config, quoted
+from model_registry.serving.monitoring import alerts, prometheus_config
 
 PROMETHEUS_IMAGE = "prom/prometheus:v2.55.1"
 

@@ -16,7 +16,7 @@ from model_registry.serving.fleet import FleetFile
 from model_registry.serving.kubernetes import naming
 from model_registry.serving.kubernetes.manifest import Manifest
 from model_registry.serving.kubernetes.settings import Settings
-from model_registry.serving.recording_rules import TF_LATENCY
+from model_registry.serving.monitoring.recording_rules import TF_LATENCY
 
 P99 = "slipway_server_latency_p99_seconds"
 UTILIZATION = "slipway_server_gpu_utilization"

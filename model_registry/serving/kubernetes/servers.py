@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from model_registry.serving import batching, monitoring
+from model_registry.serving import batching
 from model_registry.serving.fleet import Fleet
 from model_registry.serving.kubernetes.naming import GRPC, GRPC_PORT, REST, REST_PORT
 from model_registry.serving.kubernetes.pods import TMP, container, drain
 from model_registry.serving.kubernetes.settings import GPU_SERVER_IMAGE, SERVER_IMAGE, Settings
+from model_registry.serving.monitoring import monitoring_config
 
 SERVER = "tf-serving"  # the container's name
 MODELS = "/models"
@@ -29,7 +30,7 @@ _EVERY = 10
 def files(fleet: Fleet) -> dict[str, str]:
     """What the server reads beside its models."""
     batched = {_BATCHING: batching.whole_server(threads=_threads(fleet))} if fleet.batching else {}
-    return {_MONITORING: monitoring.config(), **batched}
+    return {_MONITORING: monitoring_config.config(), **batched}
 
 
 def server(fleet: Fleet, settings: Settings, *, timeout: float) -> dict[str, Any]:
@@ -40,7 +41,11 @@ def server(fleet: Fleet, settings: Settings, *, timeout: float) -> dict[str, Any
         settings: Its image.
         timeout: Seconds that a request may take.
     """
-    asked = {"httpGet": {"path": monitoring.PATH, "port": REST_PORT}, "periodSeconds": _EVERY, "timeoutSeconds": 10}
+    asked = {
+        "httpGet": {"path": monitoring_config.PATH, "port": REST_PORT},
+        "periodSeconds": _EVERY,
+        "timeoutSeconds": 10,
+    }
     # A request for metrics waits behind predictions: it would end a server for being busy, or leave the others to do
     # its work too. Whether the server answers is what the agent's /readyz tells.
     listens = {"tcpSocket": {"port": REST_PORT}, "periodSeconds": _EVERY, "timeoutSeconds": 10}

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.stays import NOT_TAKEN_UP, in_server, is_available
-from model_registry.serving.sync_report import VersionReport
-from model_registry.serving.sync_state import Seen, Settings, Stay
+from model_registry.serving.sync.stays import NOT_TAKEN_UP, in_server, is_available
+from model_registry.serving.sync.sync_report import VersionReport
+from model_registry.serving.sync.sync_state import Seen, Settings, Stay
 from model_registry.serving.version_status import VersionStatus
 
 _SILENT = "the server does not answer"

@@ -16,11 +16,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from model_registry.errors import InvalidInputError
-from model_registry.serving import monitoring
+from model_registry.serving.monitoring import monitoring_config
 
 JOBS = ("tf-serving", "slipway-sync")
 GATEWAY_JOBS = ("slipway-gateway", "envoy")
-_PATHS = {"tf-serving": monitoring.PATH, "envoy": "/stats/prometheus"}
+_PATHS = {"tf-serving": monitoring_config.PATH, "envoy": "/stats/prometheus"}
 
 RULES = "slipway-rules.yaml"
 

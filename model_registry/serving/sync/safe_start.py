@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.situation import Situation, Verdict
-from model_registry.serving.sync_state import Remembered
+from model_registry.serving.sync.situation import Situation, Verdict
+from model_registry.serving.sync.sync_state import Remembered
 
 
 def prepare(

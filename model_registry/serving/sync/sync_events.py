@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
 
 _INFO, _WARNING = logging.INFO, logging.WARNING
 

@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from model_registry.serving import fleet_alerts, request_alerts
-from model_registry.serving.alert import Alert, Thresholds
-from model_registry.serving.recording_rules import Recording, recordings
+from model_registry.serving.monitoring import fleet_alerts, request_alerts
+from model_registry.serving.monitoring.alert import Alert, Thresholds
+from model_registry.serving.monitoring.recording_rules import Recording, recordings
 
 RUNBOOKS = "docs/monitoring.md"
 

@@ -18,23 +18,23 @@ from model_registry.catalog import Catalog
 from model_registry.errors import SlipwayError, StorageError
 from model_registry.servable import Variant
 from model_registry.serving.agent_loop import AgentLoop
-from model_registry.serving.agent_memory import AgentMemory
-from model_registry.serving.followed_model import FollowedModel
 from model_registry.serving.owned_directory import is_full
-from model_registry.serving.published_report import PublishedReport
-from model_registry.serving.registry_view import Look, RegistryView
 from model_registry.serving.registry_watch import RegistryWatch
 from model_registry.serving.server_status import ServerStatus
-from model_registry.serving.server_watch import ServerWatch
-from model_registry.serving.serving_directory import CONFIG, ServingDirectory
-from model_registry.serving.settling import is_moving
-from model_registry.serving.start_up import StartUp
-from model_registry.serving.supply import Supply
-from model_registry.serving.sync_metrics import SyncMetrics
-from model_registry.serving.sync_report import AgentReport, ModelReport
-from model_registry.serving.sync_settings import SyncSettings
-from model_registry.serving.sync_state import Decision, Loading
-from model_registry.serving.written_state import WrittenState
+from model_registry.serving.sync.agent_memory import AgentMemory
+from model_registry.serving.sync.followed_model import FollowedModel
+from model_registry.serving.sync.published_report import PublishedReport
+from model_registry.serving.sync.registry_view import Look, RegistryView
+from model_registry.serving.sync.server_watch import ServerWatch
+from model_registry.serving.sync.serving_directory import CONFIG, ServingDirectory
+from model_registry.serving.sync.settling import is_moving
+from model_registry.serving.sync.start_up import StartUp
+from model_registry.serving.sync.supply import Supply
+from model_registry.serving.sync.sync_metrics import SyncMetrics
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync.sync_settings import SyncSettings
+from model_registry.serving.sync.sync_state import Decision, Loading
+from model_registry.serving.sync.written_state import WrittenState
 
 _PACE = 1.0  # seconds between two looks at the server while something is under way
 

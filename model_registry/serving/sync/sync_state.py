@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from model_registry.servable import Version
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.sync_report import VersionReport
+from model_registry.serving.sync.sync_report import VersionReport
 from model_registry.serving.version_status import VersionStatus
 from model_registry.state import Label, Revision
 

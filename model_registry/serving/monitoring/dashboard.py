@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from model_registry.serving.dashboard_panels import Panel, Row, rows
-from model_registry.serving.recording_rules import REQUESTS
+from model_registry.serving.monitoring.dashboard_panels import Panel, Row, rows
+from model_registry.serving.monitoring.recording_rules import REQUESTS
 
 UID = "slipway-serving"
 TITLE = "Slipway: models in service"

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, TypeAdapter
 from model_registry.documents import RESTORE, SCHEMA_VERSION, read
 from model_registry.errors import FormatError
 from model_registry.paths import check_model_name
-from model_registry.serving.sync_state import Remembered
+from model_registry.serving.sync.sync_state import Remembered
 
 _REMOVE = "the agent owns this file; remove it, and the agent learns anew from models.config and the server"
 

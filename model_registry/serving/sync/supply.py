@@ -16,9 +16,9 @@ from model_registry.catalog import Catalog
 from model_registry.errors import ConflictError, SlipwayError, StorageError
 from model_registry.fetching import fetch
 from model_registry.servable import PayloadFile, Variant
-from model_registry.serving.downloads import Downloads
-from model_registry.serving.serving_directory import ServingDirectory
-from model_registry.serving.sync_metrics import SyncMetrics
+from model_registry.serving.sync.downloads import Downloads
+from model_registry.serving.sync.serving_directory import ServingDirectory
+from model_registry.serving.sync.sync_metrics import SyncMetrics
 from model_registry.storage.durable import translated
 
 log = logging.getLogger("slipway")

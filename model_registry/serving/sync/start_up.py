@@ -14,17 +14,17 @@ from dataclasses import replace
 
 from model_registry.errors import SlipwayError, StorageError
 from model_registry.servable import Variant
-from model_registry.serving import reconciling
-from model_registry.serving.agent_memory import AgentMemory
-from model_registry.serving.followed_model import same
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.registry_view import Look, ModelLook, RegistryView
-from model_registry.serving.safe_start import remember
-from model_registry.serving.serving_directory import ServingDirectory
-from model_registry.serving.supply import Supply
-from model_registry.serving.sync_report import VersionReport
-from model_registry.serving.sync_settings import SyncSettings
-from model_registry.serving.sync_state import Remembered
+from model_registry.serving.sync import reconciling
+from model_registry.serving.sync.agent_memory import AgentMemory
+from model_registry.serving.sync.followed_model import same
+from model_registry.serving.sync.registry_view import Look, ModelLook, RegistryView
+from model_registry.serving.sync.safe_start import remember
+from model_registry.serving.sync.serving_directory import ServingDirectory
+from model_registry.serving.sync.supply import Supply
+from model_registry.serving.sync.sync_report import VersionReport
+from model_registry.serving.sync.sync_settings import SyncSettings
+from model_registry.serving.sync.sync_state import Remembered
 
 log = logging.getLogger("slipway")
 

@@ -14,7 +14,7 @@ from model_registry.errors import (
 )
 from model_registry.serving.bounded_http import Answer, BoundedHttp, TooLargeError, words
 from model_registry.serving.http_url import base_url, is_far
-from model_registry.serving.sync_report import AgentReport
+from model_registry.serving.sync.sync_report import AgentReport
 
 _ANSWER_BYTES = 16 * 1024 * 1024
 _SHOWN = 300

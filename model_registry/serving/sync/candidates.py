@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from model_registry.serving import stays as staying
-from model_registry.serving.situation import Situation
-from model_registry.serving.sync_state import Loading, Remembered, Stay
+from model_registry.serving.sync import stays as staying
+from model_registry.serving.sync.situation import Situation
+from model_registry.serving.sync.sync_state import Loading, Remembered, Stay
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from model_registry.serving import candidates
-from model_registry.serving import stays as staying
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.safe_start import prepare, withdraw
-from model_registry.serving.situation import Situation, Verdict
-from model_registry.serving.sync_state import Decision, Loading, Progress, Remembered, Seen, Settings, Stay
-from model_registry.serving.version_telling import Telling
+from model_registry.serving.sync import candidates
+from model_registry.serving.sync import stays as staying
+from model_registry.serving.sync.safe_start import prepare, withdraw
+from model_registry.serving.sync.situation import Situation, Verdict
+from model_registry.serving.sync.sync_state import Decision, Loading, Progress, Remembered, Seen, Settings, Stay
+from model_registry.serving.sync.version_telling import Telling
 
 __all__ = ["Decision", "Loading", "Progress", "Remembered", "Seen", "Settings", "decide", "prepare", "retry"]
 

@@ -24,7 +24,7 @@ from model_registry.paths import check_model_name
 from model_registry.payload import hash_files, walk_files
 from model_registry.servable import Variant
 from model_registry.serving.owned_directory import ANYBODY_READS, OwnedDirectory, is_temporary, translated
-from model_registry.serving.version_notes import NOTES, VersionNotes
+from model_registry.serving.sync.version_notes import NOTES, VersionNotes
 from model_registry.storage.durable import prepare_tree, remove_directory
 from model_registry.storage.local_links import is_linked
 

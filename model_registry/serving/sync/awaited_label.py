@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from model_registry.serving.sync_report import AgentReport, ModelReport, VersionReport
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
 
 
 @dataclass(frozen=True)

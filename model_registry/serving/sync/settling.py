@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Protocol
 
-from model_registry.serving.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport
 
 _MOVING = ("WAITING", "DOWNLOADING", "READY", "LOADING", "LEAVING")
 _PATIENCE = 30.0  # seconds that the server, the registry or the disk may be away before no more is expected of it

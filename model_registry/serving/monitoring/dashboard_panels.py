@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from model_registry.serving import recording_rules as recorded
+from model_registry.serving.monitoring import recording_rules as recorded
 
 _OF = '{model=~"$model"}'
 _VERSION = "{{model}}:{{version}} {{label}}"

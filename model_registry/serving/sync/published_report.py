@@ -6,9 +6,9 @@ import logging
 import threading
 from collections.abc import Collection, Mapping
 
-from model_registry.serving.sync_events import events
-from model_registry.serving.sync_metrics import SyncMetrics
-from model_registry.serving.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync.sync_events import events
+from model_registry.serving.sync.sync_metrics import SyncMetrics
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport
 
 log = logging.getLogger("slipway")
 

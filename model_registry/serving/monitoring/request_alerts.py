@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from model_registry.serving import recording_rules as recorded
-from model_registry.serving.alert import Alert, Thresholds, promql_number
+from model_registry.serving.monitoring import recording_rules as recorded
+from model_registry.serving.monitoring.alert import Alert, Thresholds, promql_number
 
 
 def of_models(limits: Thresholds) -> Iterator[Alert]:

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 
 from model_registry import __version__
 from model_registry.serving.metric_families import Lag, rendered
-from model_registry.serving.sync_report import AgentReport, VersionState
+from model_registry.serving.sync.sync_report import AgentReport, VersionState
 
 Failure = Literal["download", "load", "registry", "server", "disk"]
 _OF_A_MODEL: tuple[Failure, ...] = ("download", "load", "disk")

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterable
 
 from model_registry.errors import FormatError
-from model_registry.serving import model_config, reconciling
-from model_registry.serving.agent_memory import AgentMemory
-from model_registry.serving.followed_model import FollowedModel
+from model_registry.serving import model_config
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.serving_directory import CONFIG, MEMORY, ServingDirectory
-from model_registry.serving.sync_settings import SyncSettings
+from model_registry.serving.sync import reconciling
+from model_registry.serving.sync.agent_memory import AgentMemory
+from model_registry.serving.sync.followed_model import FollowedModel
+from model_registry.serving.sync.serving_directory import CONFIG, MEMORY, ServingDirectory
+from model_registry.serving.sync.sync_settings import SyncSettings
 
 log = logging.getLogger("slipway")
 

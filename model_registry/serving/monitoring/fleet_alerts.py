@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from model_registry.serving.alert import Alert, Thresholds, promql_duration, promql_number
-from model_registry.serving.prometheus_config import GATEWAY_JOBS, JOBS
+from model_registry.serving.monitoring.alert import Alert, Thresholds, promql_duration, promql_number
+from model_registry.serving.monitoring.prometheus_config import GATEWAY_JOBS, JOBS
 
 # A bare gauge has no sample after a few scrapes that were missed, and `for` begins anew.
 _WEIGHT = "max by (model) (max_over_time(slipway_gateway_weight[10m]))"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from model_registry.serving.sync_state import Progress, Remembered, Seen, Settings
+from model_registry.serving.sync.sync_state import Progress, Remembered, Seen, Settings
 from model_registry.serving.version_status import VersionStatus
 
 

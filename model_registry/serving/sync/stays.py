@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from model_registry.serving.sync_state import Progress, Settings, Stay
+from model_registry.serving.sync.sync_state import Progress, Settings, Stay
 from model_registry.serving.version_status import VersionStatus
 
 NOT_TAKEN_UP = "the server has not taken up models.config: is --model_config_file_poll_wait_seconds set?"

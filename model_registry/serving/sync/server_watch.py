@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from model_registry.errors import StorageError
 from model_registry.serving.server_status import ServerStatus, is_refused
-from model_registry.serving.sync_metrics import SyncMetrics
+from model_registry.serving.sync.sync_metrics import SyncMetrics
 from model_registry.serving.version_status import VersionStatus
 
 _ANY_MODEL = "slipway"  # to hear whether the server answers at all, where no model is known, or none can be told of

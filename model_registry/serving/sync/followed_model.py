@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from model_registry.servable import Variant
-from model_registry.serving import reconciling
 from model_registry.serving.model_config import ServedModel
-from model_registry.serving.registry_view import ModelLook
-from model_registry.serving.sync_report import ModelReport, VersionReport
-from model_registry.serving.sync_settings import SyncSettings
-from model_registry.serving.sync_state import Decision, Loading, Progress, Remembered, Seen, Settings
+from model_registry.serving.sync import reconciling
+from model_registry.serving.sync.registry_view import ModelLook
+from model_registry.serving.sync.sync_report import ModelReport, VersionReport
+from model_registry.serving.sync.sync_settings import SyncSettings
+from model_registry.serving.sync.sync_state import Decision, Loading, Progress, Remembered, Seen, Settings
 from model_registry.serving.version_status import VersionStatus
 
 _IN_SERVER = ("START", "LOADING", "AVAILABLE", "UNLOADING")
