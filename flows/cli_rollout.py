@@ -89,8 +89,8 @@ def rollout(
     """Let a version take over from the one that `stable` names, step by step.
 
     At each step it gets more of the requests, and goes on only if it was found not worse: in its errors, its
-    latency and every --check. What is found worse gets no more requests, from the first look on, after a tenth of
-    --bake. Without data it is paused.
+    latency and every --check. What is found worse gets no more requests, from the first look on: after a tenth of
+    --bake, and a minute at most. Without data it is paused.
 
     The command may end at any time: the rollout stays where it is, and --resume goes on.
 

@@ -5,7 +5,9 @@ No step is passed without data: it takes the full time of a bake with samples, a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import count, takewhile
 
 from model_registry.evidence import Evidence, Verdict
 from model_registry.rollout.decision import EXTENSION, Rule, judge
@@ -14,6 +16,7 @@ from model_registry.rollout.steering import Accept, Move, Pause, Shift, Wait, Wi
 from model_registry.traffic import Plan, Traffic
 
 LOOKS = Rule.looks
+_FIRST_LOOK, _APART = 60.0, 3  # seconds; how many times as late the next one comes
 _ROUNDING = 1e-6
 
 
@@ -86,20 +89,42 @@ def after_look(traffic: Traffic, sight: Sight) -> Opinion:
     return Opinion(move, evidence, words)
 
 
+def schedule(bake: float) -> tuple[float, ...]:
+    """The good seconds after which there is a look: ten in the time of a bake, and ten in its extension.
+
+    Where a tenth of the bake is long there are looks before, after 1, 3, 9, 27, ... minutes: a canary that does
+    nothing but fail is not to do so for hours. None is earlier, since what has just been loaded may be slow at first.
+
+    Args:
+        bake: Its time in seconds.
+    """
+    tenth = bake / LOOKS
+    early = takewhile(lambda seconds: seconds < tenth, (_FIRST_LOOK * _APART**n for n in count()))
+    return (*early, *(tenth * number for number in range(1, EXTENSION * LOOKS + 1)))
+
+
 def look_number(traffic: Traffic, sight: Sight) -> int:
-    """Which look of the bake is due: as many as its good time has tenths of the bake, twice as many in the end.
+    """Which look of the bake is due, from 1; the last one when the time of its extension is over.
 
     Each is judged once, since the chances of a wrong verdict are shared among so many looks.
     """
+    looks = schedule(traffic.plan.bake)
     if _elapsed(traffic, sight.time) >= EXTENSION * traffic.plan.bake:
-        return EXTENSION * LOOKS
-    return int(good_seconds(traffic, sight) * LOOKS / traffic.plan.bake + _ROUNDING)
+        return len(looks)
+    return bisect_right(looks, good_seconds(traffic, sight) + _ROUNDING)
+
+
+def looks_until(plan: Plan, number: int) -> int:
+    """How many looks there are in the time of a bake; with its extension, for a look that is in there."""
+    whole = len(schedule(plan.bake))
+    in_time = whole - (EXTENSION - 1) * LOOKS
+    return in_time if number <= in_time else whole
 
 
 def until_the_next_look(traffic: Traffic, sight: Sight) -> float:
     """Seconds before which no further look can be due."""
-    due = (look_number(traffic, sight) + 1) * traffic.plan.bake / LOOKS
     end = EXTENSION * traffic.plan.bake
+    due = next(iter(schedule(traffic.plan.bake)[look_number(traffic, sight) :]), end)
     return max(0.0, min(due - good_seconds(traffic, sight), end - _elapsed(traffic, sight.time)))
 
 
@@ -129,7 +154,13 @@ def _elapsed(traffic: Traffic, now: float) -> float:
 
 def _rule(plan: Plan) -> Rule:
     margins = plan.margins
-    return Rule(error_rate_margin=margins.error_rate, p50_margin=margins.p50, p99_margin=margins.p99, looks=LOOKS)
+    return Rule(
+        error_rate_margin=margins.error_rate,
+        p50_margin=margins.p50,
+        p99_margin=margins.p99,
+        looks=LOOKS,
+        early_looks=len(schedule(plan.bake)) - EXTENSION * LOOKS,
+    )
 
 
 def _of_a_check(promql: str, result: CheckResult, sight: Sight, *, complete: bool) -> Evidence:

@@ -14,8 +14,7 @@ from model_registry import rollout_transitions as transitions
 from model_registry.errors import SlipwayError
 from model_registry.evidence import Evidence
 from model_registry.rollout import recollection, steering
-from model_registry.rollout.baking import LOOKS
-from model_registry.rollout.decision import EXTENSION
+from model_registry.rollout.baking import looks_until
 from model_registry.rollout.lead import Lead, Overruled
 from model_registry.rollout.report import End, Look, RolloutReport, in_short, stuck_hint, verdict_of
 from model_registry.rollout.steering import Accept, Bake, Finish, GiveUp, Move, Pause, Shift, Wait, Withdraw
@@ -146,7 +145,7 @@ class ControlLoop:
         self._evidence = opinion.evidence
         verdict = verdict_of(opinion.evidence)
         self._looks.append(Look(looked.time, traffic.weight, traffic.bakes, verdict, opinion.evidence))
-        looks = LOOKS if looked.number <= LOOKS else EXTENSION * LOOKS
+        looks = looks_until(traffic.plan, looked.number)
         logger.info(
             "%s:%s  %s %%, look %s of %s: %s",
             *(self._model, traffic.candidate, traffic.weight, looked.number, looks, in_short(opinion.evidence)),

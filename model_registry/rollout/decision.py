@@ -47,9 +47,10 @@ class Rule:
         alpha: Chance that a rollout calls a canary worse that is within every margin.
         beta: Chance that a rollout promotes a canary that is beyond a margin.
         looks: Looks at the metrics in the time of a bake; as many again while it is extended.
+        early_looks: Looks before the first of these.
 
     Raises:
-        InvalidInputError: If a margin is negative, a chance is not between 0 and 0.5, or there is no look.
+        InvalidInputError: If a margin is negative, a chance is not between 0 and 0.5, or a count is too low.
     """
 
     error_rate_margin: float = 0.01
@@ -58,6 +59,7 @@ class Rule:
     alpha: float = 0.05
     beta: float = 0.05
     looks: int = 10
+    early_looks: int = 0
 
     def __post_init__(self) -> None:
         for name in ("error_rate_margin", "p50_margin", "p99_margin"):
@@ -68,10 +70,12 @@ class Rule:
                 raise InvalidInputError(f"{name} is a chance between 0 and 0.5: found {chance}")
         if self.looks < 1:
             raise InvalidInputError(f"a bake takes one look at least: found looks={self.looks}")
+        if self.early_looks < 0:
+            raise InvalidInputError(f"there are no fewer looks than none: found early_looks={self.early_looks}")
 
     def alpha_of_a_bound(self, *, step_count: int, bake_number: int) -> float:
         """Chance that one bound is wrong in favour of "worse"."""
-        looks = EXTENSION * self.looks * step_count
+        looks = (EXTENSION * self.looks + self.early_looks) * step_count
         return self.alpha * _part(bake_number) / (looks * len(METRICS) * 2)
 
     def beta_of_a_bound(self, *, bake_number: int) -> float:

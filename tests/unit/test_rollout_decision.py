@@ -200,14 +200,16 @@ def test_a_canary_at_its_margin_lacks_what_no_requests_bring() -> None:
     assert "too near the margin for more requests to settle it" in judgement.words()
 
 
-def test_chances_of_a_whole_rollout_sum_to_what_the_rule_says() -> None:
+@pytest.mark.parametrize("early", [0, 5])
+def test_chances_of_a_whole_rollout_sum_to_what_the_rule_says(early: int) -> None:
+    rule = replace(RULE, early_looks=early)
     steps, bakes = 3, range(1, 100_000)
-    of_bakes = sum(RULE.alpha_of_a_bound(step_count=steps, bake_number=bake) for bake in bakes)
-    assert of_bakes * 3 * 2 * steps * EXTENSION * RULE.looks == pytest.approx(RULE.alpha, rel=1e-4)
+    of_bakes = sum(rule.alpha_of_a_bound(step_count=steps, bake_number=bake) for bake in bakes)
+    assert of_bakes * 3 * 2 * steps * (EXTENSION * rule.looks + early) == pytest.approx(rule.alpha, rel=1e-4)
 
-    of_bakes = sum(RULE.beta_of_a_bound(bake_number=bake) for bake in bakes)
-    looks_that_may_pass = EXTENSION * RULE.looks - RULE.looks + 1
-    assert of_bakes * 2 * looks_that_may_pass == pytest.approx(RULE.beta, rel=1e-4)
+    of_bakes = sum(rule.beta_of_a_bound(bake_number=bake) for bake in bakes)
+    looks_that_may_pass = EXTENSION * rule.looks - rule.looks + 1
+    assert of_bakes * 2 * looks_that_may_pass == pytest.approx(rule.beta, rel=1e-4)
 
 
 @pytest.mark.parametrize("level", [0.05, 1e-3, 1e-5])
@@ -306,6 +308,7 @@ def test_a_canary_at_its_margin_is_called_worse_no_more_often_than_a_loose_rule_
         {"beta": 0.5},
         {"beta": math.nan},
         {"looks": 0},
+        {"early_looks": -1},
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:

@@ -153,6 +153,16 @@ def test_each_step_is_judged_for_its_full_time(town: Town) -> None:
         assert len(times) <= (20 if weight == 5 else 12)
 
 
+def test_a_candidate_that_only_fails_does_so_for_minutes_however_long_the_bake(town: Town) -> None:
+    town.fleet.versions[2] = Version(errors=1.0)
+    began = town.fleet.clock()
+
+    report = town.begin(plan=replace(PLAN, bake=24 * 3600.0))
+
+    assert report.outcome == "worse"
+    assert report.looks[-1].time - began < 120
+
+
 @pytest.mark.parametrize("version", [Version(errors=0.05), Version(times=2.0)], ids=["errors", "slow"])
 def test_a_candidate_that_is_worse_is_withdrawn(town: Town, version: Version) -> None:
     town.fleet.versions[2] = version

@@ -14,7 +14,9 @@ from model_registry.rollout.baking import (
     Sight,
     after_look,
     look_number,
+    looks_until,
     reference,
+    schedule,
     until_the_next_look,
     window_of,
 )
@@ -230,6 +232,32 @@ def test_looks_are_counted_by_the_time_that_can_be_judged() -> None:
         assert until_the_next_look(traffic, seen) == pytest.approx(wait)
 
 
+def test_a_long_bake_has_looks_before_its_first_tenth() -> None:
+    tenths = [60.0 * number for number in range(1, 21)]
+    assert schedule(600) == tuple(pytest.approx(tenth) for tenth in tenths)
+    assert schedule(24 * 3600)[:6] == (60, 180, 540, 1620, 4860, 8640)
+    assert len(schedule(24 * 3600)) == 5 + 2 * LOOKS
+    assert (looks_until(replace(PLAN, bake=86400), 15), looks_until(replace(PLAN, bake=86400), 16)) == (15, 25)
+
+
+@given(bake=st.floats(0.1, 30 * 86400))
+def test_looks_come_one_after_another_and_none_while_a_version_is_cold(bake: float) -> None:
+    looks = schedule(bake)
+
+    assert list(looks) == sorted(set(looks))
+    assert looks[0] == pytest.approx(min(60.0, bake / LOOKS))
+    assert looks[-1] == pytest.approx(2 * bake) and len(looks) <= 2 * LOOKS + 8
+    assert bake in [pytest.approx(look) for look in looks]
+
+
+def test_each_look_of_a_long_bake_has_a_number_of_its_own() -> None:
+    traffic = replace(in_phase("baking"), plan=replace(PLAN, bake=7200.0))
+    for covered, number, wait in ((59, 0, 1), (60, 1, 120), (179, 1, 1), (180, 2, 360), (720, 4, 720), (14400, 23, 0)):
+        seen = sight(covered, canary=window(covered=covered), stable=window(60_000, covered=covered))
+        assert look_number(traffic, seen) == number
+        assert until_the_next_look(traffic, seen) == pytest.approx(wait)
+
+
 def test_stable_is_held_against_the_same_time_or_the_step_before() -> None:
     assert reference(in_phase("baking"), NOW + 30) == (NOW, NOW + 30)
     last = replace(in_phase("baking", 2), reference=(NOW - 100, NOW - 40))
@@ -337,7 +365,7 @@ def test_no_step_is_passed_without_data_and_a_verdict(
         assert "worse" not in verdicts
         assert isinstance(opinion.move, Pause) == (seconds >= 2 * PLAN.bake)
     assert until_the_next_look(traffic, seen) >= 0
-    assert look_number(traffic, seen) <= 2 * LOOKS
+    assert look_number(traffic, seen) <= len(schedule(plan.bake))
 
 
 @given(
