@@ -8,13 +8,14 @@ python -m benchmarks.client HOST:PORT ROUNDS
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +42,7 @@ def measure(environment: Mapping[str, str], rounds: int, log: Path) -> list[Row]
         rounds: How often each way is measured.
         log: Where the measuring process may write what it has to say.
     """
-    command = [sys.executable, "-m", "benchmarks.prediction_server"]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=dict(environment),
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        target = f"127.0.0.1:{server.stdout.readline().strip()}"
+    with answering(environment) as target:
         cost = measuring.run([sys.executable, "-m", "benchmarks.client", target, str(rounds)], environment, log)
     found = measuring.last_json(cost.output)
     rows = []
@@ -67,6 +58,21 @@ def measure(environment: Mapping[str, str], rounds: int, log: Path) -> list[Row]
             )
         )
     return rows
+
+
+@contextlib.contextmanager
+def answering(environment: Mapping[str, str]) -> Iterator[str]:
+    """A server that answers at once inside the block; tells where."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.prediction_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=dict(environment),
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        yield f"127.0.0.1:{server.stdout.readline().strip()}"
 
 
 def our_client(target: str) -> Ask:

@@ -29,6 +29,8 @@ Written by `make bench`; do not edit. Ratios within one run count, seconds are t
   [batch, 28, 28, 1], an answer float32 [batch, 10]. The straight stub is `PredictionServiceStub` with
   `tf.make_tensor_proto` and `tf.make_ndarray`, and checks nothing; ours checks each request against the signature.
   The ratio is the median of the rounds' ratios.
+- Gateway: the same caller and server; directly, through an Envoy that only passes on, and through the gateway's, with
+  its routes by model, retries, limits, metrics by version and access log. One worker thread in each Envoy.
 - No GPU and no TensorRT took part in any of this.
 
 | what | measured | target | met | detail |

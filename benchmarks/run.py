@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import client, measuring, transfers
+from benchmarks import client, gateway, measuring, transfers
 from benchmarks.measuring import Cost
 from benchmarks.models import DENSE, RESNET50
 from benchmarks.report import Row, write_report
@@ -160,7 +160,7 @@ def main() -> None:
     """Measures what was asked for, prints it, and writes the report when all was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=measuring.ROUNDS)
-    parser.add_argument("--only", choices=("export", "package", "start-up", "transfers", "client"))
+    parser.add_argument("--only", choices=("export", "package", "start-up", "transfers", "client", "gateway"))
     options = parser.parse_args()
     rows: list[Row] = []
     with _bench(options.rounds) as bench:
@@ -179,6 +179,10 @@ def main() -> None:
             rows += transfers.measure(directory, bench.environment, options.rounds)
         if options.only in (None, "client"):
             rows += client.measure(bench.environment, options.rounds, bench.work / "log")
+        if options.only in (None, "gateway"):
+            directory = bench.work / "gateway"
+            directory.mkdir()
+            rows += gateway.measure(bench.environment, options.rounds, directory)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     text = write_report(rows, machine, options.rounds, None if options.only else REPORT)
     print(text)
