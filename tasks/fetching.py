@@ -26,14 +26,28 @@ def fetch(location: str, destination: Path) -> Path:
         InvalidInputError: If it was changed while it was downloaded.
         StorageError: If the store fails.
     """
+    require_reachable(location)
     return fetch_source(location, destination)[0]
 
 
-def fetch_source(location: str, destination: Path) -> tuple[Path, str | None]:
-    """The same, with the revision of what was fetched (model_registry.revision).
+def require_reachable(location: str) -> None:
+    """Asks the store whether it answers at all; a download asks an endpoint that does not answer for minutes.
 
-    What is downloaded has the revision: it is asked for before and after. Of a path it is what was there before
-    anybody read it; whoever reads it has to see for himself that it stayed as it was.
+    Args:
+        location: A path, of which nothing is asked, or an s3:// URI.
+
+    Raises:
+        StorageError: If it does not answer, or does not let us read.
+    """
+    if location.startswith("s3://"):
+        open_store(location.rstrip("/").rpartition("/")[0]).check(writing=False)
+
+
+def fetch_source(location: str, destination: Path) -> tuple[Path, str | None]:
+    """As `fetch`, from a store that `require_reachable` found so, with the revision of what was fetched.
+
+    What is downloaded has the revision (model_registry.revision): it is asked for before and after. Of a path it is
+    what was there before anybody read it; whoever reads it has to see for himself that it stayed as it was.
 
     Raises:
         NotFoundError: As `fetch` does.
@@ -44,7 +58,6 @@ def fetch_source(location: str, destination: Path) -> tuple[Path, str | None]:
         return Path(location), revision_of_path(Path(location))
     folder, _, name = location.rstrip("/").rpartition("/")
     store = open_store(folder)
-    store.check(writing=False)  # a download asks an endpoint that does not answer for minutes
     target = destination / name
     try:
         before = revision_of_objects(location, [("", store.head(name))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from model_registry.source import describe_source, digest_source
 from model_registry.spec_file import LoadedSpec
 from model_registry.variants import REHEARSAL
 from tasks.delivery import Delivery
-from tasks.fetching import fetch, fetch_source
+from tasks.fetching import fetch, fetch_source, require_reachable
 from tasks.package_request import PackageRequest
 
 FileState = tuple[tuple[str, str], ...]
@@ -79,6 +80,8 @@ def look_up(
     delivery: Delivery,
     workspace: Path,
     libraries: dict[str, str],
+    *,
+    reached: Callable[[], None] = lambda: None,
 ) -> Lookup:
     """Reads the source and tells whether its version is there already.
 
@@ -89,6 +92,7 @@ def look_up(
         delivery: Which variants it would have.
         workspace: Where a source that is not local is brought.
         libraries: Versions of what would package it.
+        reached: Is called as soon as the stores have answered, before anything is read.
 
     Raises:
         InvalidInputError: If the source is no model.
@@ -99,6 +103,8 @@ def look_up(
     spec = loaded.spec
     assert spec.source is not None
     registry.check()
+    require_reachable(spec.source)
+    reached()
     source, revision = fetch_source(spec.source, workspace / "source")
     samples = fetch(spec.samples, workspace / "samples") if spec.samples else None
     state = _state(source, samples)

@@ -1,9 +1,9 @@
 """One run of the pipeline: what it works with until it is over.
 
-The child processes take seconds to import TensorFlow. They are started before anything else that
-takes time, so that the import runs beside fetching, hashing and Prefect's own start. `begin` may be
-called before the flow (the command line does, while Prefect starts a temporary server); the flow's own
-call then finds the work done.
+The child processes take seconds to import TensorFlow. They are started before anything else that takes time, so that
+the import runs beside fetching, hashing and Prefect's own start; but not for a store that does not answer, and they are
+ended as soon as the version is found to be there. `begin` may be called before the flow (the command line does, while
+Prefect starts a temporary server); the flow's own call then finds the work done.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.delivery import Delivery
 from tasks.estimation import estimator as start_estimator
 from tasks.lookup import Lookup, look_up
 from tasks.model_process.client import ModelProcess
-from tasks.model_process.messages import ESTIMATE, PREPARE, VALIDATE, PreparePlan
+from tasks.model_process.messages import ESTIMATE, PREPARE, VALIDATE, PreparePlan, Role
 from tasks.package_request import PackageRequest
 from tasks.server_check import require_server
 
@@ -41,9 +41,7 @@ class PackagingRun:
         registry: Where the version is published.
         delivery: Which variants it shall have.
         workspace: A directory of the run's own.
-        model: The process that loads the model.
-        validator: The process that never sees it.
-        estimator: The process that tries the conversion before a GPU is paid for; None where none is tried.
+        processes: What ends with the run.
         libraries: Versions of what packages it.
         started: When, by time.perf_counter.
     """
@@ -53,12 +51,29 @@ class PackagingRun:
     registry: Registry
     delivery: Delivery
     workspace: Path
-    model: ModelProcess
-    validator: ModelProcess
-    estimator: ModelProcess | None
+    processes: contextlib.ExitStack
     libraries: dict[str, str] = field(default_factory=library_versions)
     started: float = field(default_factory=time.perf_counter)
     _begun: Lookup | None = None
+    _started: tuple[ModelProcess, ModelProcess, ModelProcess | None] | None = None
+
+    @property
+    def model(self) -> ModelProcess:
+        """The process that loads the model, once the run was begun."""
+        assert self._started is not None
+        return self._started[0]
+
+    @property
+    def validator(self) -> ModelProcess:
+        """The process that never sees it."""
+        assert self._started is not None
+        return self._started[1]
+
+    @property
+    def estimator(self) -> ModelProcess | None:
+        """The process that tries the conversion before a GPU is paid for; None where none is tried."""
+        assert self._started is not None
+        return self._started[2]
 
     @property
     def seconds(self) -> float:
@@ -99,8 +114,18 @@ class PackagingRun:
             self.estimator.end()
 
     def _begin(self) -> Lookup:
-        begun = look_up(self.request, self.loaded, self.registry, self.delivery, self.workspace, self.libraries)
-        if begun.existing is None:
+        begun = look_up(
+            self.request,
+            self.loaded,
+            self.registry,
+            self.delivery,
+            self.workspace,
+            self.libraries,
+            reached=self._start_processes,
+        )
+        if begun.existing is not None:
+            self.end_processes()
+        else:
             self._require_server()
             self.cases.mkdir()
             self.model.tell(
@@ -116,6 +141,18 @@ class PackagingRun:
                 )
             )
         return begun
+
+    def _start_processes(self) -> None:
+        if self._started is not None:  # the look for the source failed for the moment, and is repeated
+            return
+
+        def start(role: Role) -> ModelProcess:
+            return self.processes.enter_context(ModelProcess(role, self.workspace / role, settings=_ON_THE_CPU))
+
+        model, validator, estimator = start(PREPARE), start(VALIDATE), None
+        if self.delivery.to_convert is not None:
+            estimator = self.processes.enter_context(start_estimator(self.workspace / ESTIMATE))
+        self._started = model, validator, estimator
 
     def _require_server(self) -> None:
         """Looks for the server before any long work; for that of a variant that is only welcome when its time comes."""
@@ -144,13 +181,8 @@ def packaging_run(request: PackageRequest) -> Iterator[PackagingRun]:
     delivery = Delivery.of(request.variants, loaded.spec, registry.store.uri)
     with contextlib.ExitStack() as ending:
         workspace = ending.enter_context(registry.store.workspace(uuid.uuid4().hex))
-        model, validator = (
-            ending.enter_context(ModelProcess(role, workspace / role, settings=_ON_THE_CPU))
-            for role in (PREPARE, VALIDATE)
-        )
-        estimating = delivery.to_convert is not None
-        estimator = ending.enter_context(start_estimator(workspace / ESTIMATE)) if estimating else None
-        yield PackagingRun(request, loaded, registry, delivery, workspace, model, validator, estimator, started=started)
+        processes = ending.enter_context(contextlib.ExitStack())
+        yield PackagingRun(request, loaded, registry, delivery, workspace, processes, started=started)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import importlib
 import os
 import queue
@@ -69,6 +70,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     with lean_import():
         stages: Callable[[Receive[Any]], Stages] = importlib.import_module(_MODULES[role]).stages
+    gc.freeze()  # what was imported stays: the collector need not go through it while the model is worked on
 
     def receive(kind: type[Message]) -> Message:
         return TypeAdapter(kind).validate_json(inbox.get())

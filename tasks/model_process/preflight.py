@@ -18,6 +18,7 @@ from model_registry.errors import ConversionError
 from model_registry.servable import Accelerator
 from model_registry.spec import TensorRTSpec
 from tasks.model_process import nvidia_driver, tensorrt_library
+from tasks.model_process.lean_import import lean_import
 
 # FP16 Tensor Cores begin here, with Volta ("Hardware and Precision" of TensorRT 8.6.1's support matrix). Of the
 # GPUs below, most compute half precision slower than single.
@@ -148,9 +149,10 @@ def _why_none(machine: Machine) -> tuple[str, str]:
 
 
 def _machine(library: tensorrt_library.Library) -> Machine:
-    from tensorflow.compiler.tf2tensorrt import _pywrap_py_utils
+    with lean_import():
+        from tensorflow.compiler.tf2tensorrt import _pywrap_py_utils
 
-    from tasks.model_process import gpus
+        from tasks.model_process import gpus
 
     gpu = next(iter(gpus.found()), None)
     return Machine(

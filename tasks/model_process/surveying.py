@@ -7,6 +7,7 @@ from typing import Any
 
 from model_registry.errors import ConversionError
 from tasks.model_process import tensorrt_library
+from tasks.model_process.lean_import import lean_import
 from tasks.model_process.messages import Hardware
 
 
@@ -30,7 +31,8 @@ def survey() -> Hardware:
         if library.is_fatal:
             raise
         failure = error.message
-    from tasks.model_process import gpus
+    with lean_import():
+        from tasks.model_process import gpus
 
     return Hardware(
         gpus=tuple(str(gpu) for gpu in gpus.found()),

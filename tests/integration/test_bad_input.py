@@ -16,9 +16,13 @@ from pathlib import Path
 
 import click.testing
 import numpy as np
+import psutil
 import pytest
 
 from flows.cli import main
+from model_registry.errors import StorageError
+from tasks.package_request import PackageRequest
+from tasks.packaging_run import packaging_run
 from tests.support.command import Outcome, assert_no_process_in, scratch_of, slipway, tree
 from tests.support.fixtures_s3 import Bucket
 from tests.support.prefect_processes import PrefectServer
@@ -325,6 +329,17 @@ def test_a_bucket_that_does_not_exist_is_named(folder: Path, s3_bucket: Bucket) 
         outcome = slipway("package", "tiny.keras", "--registry", f"s3://no-{s3_bucket.name}", "--json", folder=folder)
 
     assert_refused(outcome, f"no-{s3_bucket.name}: the bucket does not exist", kind="StorageError")
+
+
+def test_no_process_is_started_for_a_registry_that_cannot_be_used(folder: Path, s3_bucket: Bucket) -> None:
+    request = PackageRequest(str(folder / "tiny.keras"), registry=f"s3://no-{s3_bucket.name}")
+    before = set(psutil.Process().children())
+
+    with packaging_run(request) as run:
+        with pytest.raises(StorageError, match="the bucket does not exist"):
+            run.begin()
+
+        assert set(psutil.Process().children()) == before
 
 
 @pytest.mark.parametrize(
