@@ -6,6 +6,7 @@ start inherit it.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -28,6 +29,8 @@ def _isolate(home: Path) -> None:
     for name in list(os.environ):
         if name.startswith(("AWS_", "PREFECT_", "SLIPWAY_")) and name not in _KEPT:
             del os.environ[name]
+    # What tests start imports the project's modules again and again: compiled once is enough.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.update(
         HOME=str(home),
         PREFECT_HOME=str(home / ".prefect"),
@@ -63,6 +66,21 @@ settings.load_profile("unhurried")
 def pytest_unconfigure() -> None:
     """Removes the home. Each worker of pytest-xdist has its own."""
     _HOME.cleanup()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collects the tests without looking for garbage, and never looks among them again.
+
+    Nearly all that is made until then stays to the end: TensorFlow, Prefect and some thousand tests, through which
+    Python would go time and again, in each worker.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _under_ci() -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from model_registry.serving.monitoring import alerts, prometheus_config
 from model_registry.serving.monitoring.alert import Thresholds
@@ -28,6 +29,19 @@ def checked_cases(promtool: Path, folder: Path, cases: list[dict[str, Any]]) -> 
     tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": cases}
     (folder / "tests.yaml").write_text(json.dumps(tests))  # which is YAML, too
     checked(promtool, "test", "rules", folder / "tests.yaml")
+
+
+def needed_rules(text: str, alert: str) -> str:
+    """An alert's rule and what is recorded for it: promtool works out all rules that it is given, at every step."""
+    groups = YAML(typ="safe").load(text)["groups"]
+    expressions = {rule.get("alert") or rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+    needed, new = set[str](), {alert}
+    while new:
+        needed |= new
+        new = {name for name in expressions if any(name in expressions[user] for user in new)} - needed
+    for group in groups:
+        group["rules"] = [rule for rule in group["rules"] if (rule.get("alert") or rule["record"]) in needed]
+    return json.dumps({"groups": groups})
 
 
 def firing(case: Case) -> dict[str, Any]:
@@ -60,7 +74,7 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
 
 @pytest.mark.parametrize("alert", NAMES)
 def test_an_alert_fires_when_it_should_and_only_then(alert: str, promtool: Path, tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text(alerts.to_text(THRESHOLDS))
+    (tmp_path / "rules.yaml").write_text(needed_rules(alerts.to_text(THRESHOLDS), alert))
 
     checked_cases(promtool, tmp_path, [firing(case) for case in CASES if case.alert == alert])
 

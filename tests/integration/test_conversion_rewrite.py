@@ -26,8 +26,8 @@ from tasks.model_process.messages import (
     CONVERT,
 )
 from tasks.model_process.warmup_log import WARMUP_FILE
-from tests.support.candidates import Candidate, prepare
-from tests.support.conversions import WORKSPACE, deconvert, difference, rewrite
+from tests.support.candidates import Candidate, answers_of, prepare
+from tests.support.conversions import WORKSPACE, apart, deconvert, difference, rewrite
 from tests.support.models import KINDS, WORDS, randomised
 from tests.support.packaged_zoo import Packaged
 
@@ -69,14 +69,16 @@ NATIVE = {
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_model_comes_back_from_the_rewrite(name: str, zoo: Callable[[str], Packaged], tmp_path: Path) -> None:
-    candidate = zoo(name).candidate
+    packaged = zoo(name)
+    candidate, requests = packaged.candidate, packaged.candidate.requests()
 
     (part,) = deconvert(candidate.directory, tmp_path / "converted")
 
     assert exporting.read_signatures(tmp_path / "converted") == candidate.exported.signatures
     assert (tmp_path / "converted" / WARMUP_FILE).read_bytes() == candidate.log
     limit = AMPLIFIES.get(name, 1e-5) if candidate.loaded.precision == "float32" else 1e-2
-    assert difference(candidate.directory, tmp_path / "converted", candidate.requests()) <= limit
+    answers = answers_of(tmp_path / "converted", requests)
+    assert apart(packaged.answers[: len(requests)], answers) <= limit
     report = part.report
     assert NATIVE.get(name, "nothing") in report.native if name in NATIVE else not report.native
     assert isinstance(part, rewriting.Native) == bool(report.native)

@@ -17,13 +17,24 @@ from google.protobuf import text_format
 import tasks
 from model_registry.servable import Blessing
 from model_registry.spec import PackageSpec
+from tasks.model_process.warmup_log import WARMUP_FILE
 from tasks.validation import tolerance
-from tests.support.candidates import Arrays, answers_of, prepare
+from tests.support.candidates import Arrays, prepare
 from tests.support.model_server.parameter_files import BatchingParameters
 from tests.support.models import KINDS
 from tests.support.packaged_zoo import Packaged
 
 ROOT = Path(tasks.__file__).parents[1]
+
+_ELSEWHERE = """
+import sys
+from pathlib import Path
+from tasks.model_process.lean_import import lean_import
+with lean_import():
+    from tests.support.candidates import prepare
+for folder in map(Path, sys.argv[1:]):
+    prepare(folder / "zoo.keras", folder / "there")
+"""
 
 pytestmark = [
     # The keys are what we want to see kept, so the zoo's inputs are named otherwise.
@@ -52,7 +63,7 @@ def test_a_session_answers_what_the_model_answers(packaged: Packaged) -> None:
     requests = packaged.candidate.requests() * 2
     limit = tolerance(PackageSpec.model_validate(packaged.candidate.plan.spec), packaged.candidate.loaded)
 
-    for (_, feed), found in zip(requests, answers_of(packaged.candidate.directory, requests), strict=True):
+    for (_, feed), found in zip(requests, packaged.answers, strict=True):
         expected = _called(packaged, feed)
         assert sorted(found) == sorted(expected)
         for name, wanted in expected.items():
@@ -66,8 +77,7 @@ def test_a_session_answers_what_the_model_answers(packaged: Packaged) -> None:
 
 def test_answers_tell_rows_apart(packaged: Packaged) -> None:
     """Or comparing them would prove little."""
-    name, feed = packaged.candidate.requests()[-1]
-    ((answer),) = answers_of(packaged.candidate.directory, [(name, feed)])
+    answer = packaged.answers[len(packaged.candidate.requests()) - 1]
 
     assert any(not np.array_equal(array[:1], array[1:2]) for array in answer.values())
 
@@ -110,18 +120,21 @@ def test_the_validator_blesses_it(packaged: Packaged) -> None:
     assert sum(check.check.startswith("parity/") for check in blessing.checks) == len(packaged.kind.outputs)
 
 
-@pytest.mark.parametrize("name", ["text_vectorization", "transformer", "normalization_and_discretization"])
-def test_two_processes_write_the_same_warm_up_records(name: str, tmp_path: Path) -> None:
-    file = tmp_path / "zoo.keras"
-    KINDS[name].build().save(file)
-    here = prepare(file, tmp_path / "here").log
+def test_two_processes_write_the_same_warm_up_records(tmp_path: Path) -> None:
+    names = ["text_vectorization", "transformer", "normalization_and_discretization"]
+    here: dict[str, bytes] = {}
+    for name in names:
+        (tmp_path / name).mkdir()
+        KINDS[name].build().save(tmp_path / name / "zoo.keras")
+        here[name] = prepare(tmp_path / name / "zoo.keras", tmp_path / name / "here").log
 
-    there = tmp_path / "there"
-    script = "import sys; from pathlib import Path; from tests.support.candidates import prepare\n"
-    script += "prepare(Path(sys.argv[1]), Path(sys.argv[2]))"
-    subprocess.run([sys.executable, "-c", script, file, there], cwd=ROOT, check=True, capture_output=True)
+    # The other way round, so that each has other models before it.
+    folders = [tmp_path / name for name in reversed(names)]
+    subprocess.run([sys.executable, "-c", _ELSEWHERE, *folders], cwd=ROOT, check=True, capture_output=True)
 
-    assert (there / "candidate/assets.extra/tf_serving_warmup_requests").read_bytes() == here
+    for name in names:
+        there = tmp_path / name / "there/candidate" / WARMUP_FILE
+        assert there.read_bytes() == here[name], name
 
 
 def _called(packaged: Packaged, feed: Arrays) -> dict[str, Any]:

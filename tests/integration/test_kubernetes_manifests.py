@@ -20,7 +20,7 @@ from model_registry.serving.fleet_file import load_fleet, parse_fleet
 from model_registry.serving.kubernetes.naming import in_kubernetes
 from model_registry.serving.kubernetes.settings import Settings
 from model_registry.serving.monitoring.prometheus_config import GATEWAY_JOBS, JOBS
-from tests.support.kubernetes_objects import container, containers, port_of, rendered
+from tests.support.kubernetes_objects import container, containers, port_of, rendered, validate
 from tests.support.model_server import flags
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ each_file = pytest.mark.parametrize("name", FILES)
 def test_kubernetes_accepts_every_object(settings: str, version: str) -> None:
     for text in FILES.values():
         for found in rendered(text, **SETTINGS[settings]).objects:
-            kubernetes_validate.validate(found, version, strict=True)
+            validate(found, version)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_kubernetes_would_refuse_is_found(kind: str, path: tuple[str | int,
     inner[path[-1]] = value
 
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(found, "1.34", strict=True)
+        validate(found, "1.34")
 
 
 @each_file
@@ -431,7 +431,7 @@ def test_the_command_prints_what_the_example_asks_for() -> None:
     assert document["registry"] == "s3://models/slipway"
     assert "Deployment/slipway-gateway" in document["objects"]
     for found in YAML(typ="safe").load_all(result.stdout):
-        kubernetes_validate.validate(found, VERSIONS[-1], strict=True)
+        validate(found, VERSIONS[-1])
 
 
 @pytest.mark.parametrize(

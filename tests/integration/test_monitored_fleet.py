@@ -47,7 +47,7 @@ def watched(
 ) -> Watched:
     """Version 1 is served as `stable`; every target was asked once at least."""
     sync_bench.stable()
-    assert sync_bench.once().code == 0
+    sync_bench.prepare()
     (tmp_path / "monitoring.config").write_text(monitoring_config.config())
     flags = {"monitoring_config_file": tmp_path / "monitoring.config", "max_num_load_retries": 0}
     server = model_server(sync_bench.config_file, **flags)

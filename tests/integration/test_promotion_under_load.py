@@ -1,4 +1,4 @@
-"""Promotion while clients ask without pause, and the agent and the server are killed at random points.
+"""Promotion while clients ask again and again, and the agent and the server are killed at random points.
 
 What is asked for: no failed request beyond the server's own restart; never an answer from a version that was neither
 the old nor the new one; and what the server answers follows the order of the history.
@@ -58,7 +58,7 @@ def test_every_request_is_answered_by_the_old_or_the_new_version(
     for _ in range(_VERSIONS):
         sync_bench.publish()
     sync_bench.promote(1)
-    assert sync_bench.once().code == 0
+    sync_bench.prepare()
     server = model_server(sync_bench.config_file, max_num_load_retries=0)
     agent, story = sync_bench.agent(server=server.url), Story()
     agent.serves({"stable": 1})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.rollout_bench import MODEL, UNHURRIED, RolloutBench
+from tests.support.rollout_bench import BUSY, MODEL, UNHURRIED, RolloutBench
 from tests.support.rollout_load import Load
 
 pytestmark = [pytest.mark.xdist_group("rollout"), pytest.mark.timeout(400)]
@@ -62,7 +62,7 @@ def test_an_equal_canary_takes_over_step_by_step_and_no_request_fails(rollout_be
     bench, before = rollout_bench, rollout_bench.stable()
     candidate, revision = bench.publish(), bench.state.revision
     base = {version: bench.answered(version) for version in (before, candidate)}
-    with bench.load() as load:
+    with bench.load(pace=BUSY) as load:
         bake = bench.bake(load, share=0.4)
         leader = bench.lead(candidate, "--steps", "40,70,100", "--bake", bake, *UNHURRIED, "--json")
         for step in range(3):
@@ -118,7 +118,10 @@ def test_a_canary_that_fails_requests_is_withdrawn_and_its_label_goes_back(rollo
     bench.label("canary", earlier)
     revision = bench.state.revision
     with bench.load() as load:
-        leader = bench.lead(candidate, "--steps", "50,100", "--bake", "10s", *UNHURRIED, "--json")
+        bake = bench.bake(load, share=0.5)
+        leader = bench.lead(candidate, "--steps", "50,100", "--bake", bake, *UNHURRIED, "--json")
+        bench.until_baking(leader)
+        load.pace = BUSY
         outcome = leader.end()
         goes_on(bench, load, before)
 
@@ -141,11 +144,13 @@ def test_without_prometheus_nothing_is_passed_and_the_rollout_goes_on_once_it_is
     bench, before = rollout_bench, rollout_bench.stable()
     candidate, revision = bench.publish(failing_share=0.05), bench.state.revision
     with bench.load() as load:
+        # So long does a rollout that is paused for lack of data wait for them, too.
         leader = bench.lead(candidate, "--steps", "60,100", "--bake", "15s", *UNHURRIED, "--json")
         bench.until_baking(leader)
         bench.prometheus.kill()
         paused = bench.until(lambda: bench.traffic.paused and bench.traffic, "it is paused", leader)
         bench.prometheus.start()
+        load.pace = BUSY
         outcome = leader.end()
         goes_on(bench, load, before)
 
@@ -168,6 +173,7 @@ def test_whoever_leads_it_and_the_gateways_agent_may_be_killed(rollout_bench: Ro
         bake = bench.bake(load, share=0.6)
         leader = bench.lead(candidate, "--steps", "60", "--bake", bake, *UNHURRIED)
         bench.until_baking(leader)
+        load.pace = BUSY
         leader.kill()
         bench.gateway.agents[-1].kill()
         since = time.time()
@@ -207,7 +213,7 @@ def test_an_abort_takes_the_requests_back_and_none_fails(rollout_bench: RolloutB
 def test_a_canary_that_no_server_can_load_gets_no_request(rollout_bench: RolloutBench) -> None:
     bench, before = rollout_bench, rollout_bench.stable()
     candidate, revision = bench.publish(loads=False), bench.state.revision
-    with bench.load(pause=0.02) as load:
+    with bench.load() as load:
         outcome = bench.lead(candidate, "--steps", "50", "--bake", "60s").end()
 
     assert outcome.code == 3, outcome
@@ -226,7 +232,7 @@ def test_a_canary_that_is_slow_is_withdrawn(rollout_bench: RolloutBench) -> None
     before, candidate = bench.publish(delay_turns=1000), bench.publish(delay_turns=2500)
     bench.label("stable", before)
     revision = bench.state.revision
-    with bench.load(clients=2, pause=0.015) as load:
+    with bench.load(clients=2, pace=100) as load:
         leader = bench.lead(candidate, "--steps", "50,100", "--bake", "15s", "--margin", "p99=100", "--json")
         outcome = leader.end()
 

@@ -147,13 +147,16 @@ def test_one_of_many_processes_swaps(store_url: str) -> None:
 
 
 def _race_processes(url: str, etags: dict[str, str]) -> list[list[bool]]:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which imports once for all of them
+    context.set_forkserver_preload([__name__, "model_registry.storage.s3"])
     barrier = context.Barrier(3)
     answers: list[Any] = []
     processes = []
     for own in range(3):
         answer, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_compete_in_a_process, args=(url, own, etags, barrier, theirs))
+        process = context.Process(
+            target=_compete_in_a_process, args=(url, dict(os.environ), own, etags, barrier, theirs)
+        )
         process.start()
         theirs.close()
         processes.append(process)
@@ -164,7 +167,10 @@ def _race_processes(url: str, etags: dict[str, str]) -> list[list[bool]]:
     return outcomes
 
 
-def _compete_in_a_process(url: str, own: int, etags: dict[str, str], barrier: Barrier, answer: Any) -> None:
+def _compete_in_a_process(
+    url: str, environ: dict[str, str], own: int, etags: dict[str, str], barrier: Barrier, answer: Any
+) -> None:
+    os.environ.update(environ)  # it was forked from a process that is older than the server
     store = open_store(url)
     won = []
     data = str(own).encode()

@@ -81,13 +81,24 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def files(payload: Path) -> tuple[PayloadFile, ...]:
+    return payload_files(payload)
+
+
 @pytest.fixture
-def bench(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch, payload: Path, tmp_path: Path) -> Iterator[Bench]:
+def bench(
+    s3_bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    payload: Path,
+    files: tuple[PayloadFile, ...],
+    tmp_path: Path,
+) -> Iterator[Bench]:
     direct = open_store(s3_bucket.url)
     direct.put_new("registry/other.json", b"{}")  # which makes its client, before the endpoint is another
     with run_fault_proxy(s3_bucket.server.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield Bench(open_store(s3_bucket.url), direct, proxy, payload_files(payload), payload, tmp_path)
+        yield Bench(open_store(s3_bucket.url), direct, proxy, files, payload, tmp_path)
 
 
 def put_new(bench: Bench, arm: Callable[[], None]) -> None:
@@ -135,7 +146,7 @@ def download_small(bench: Bench, arm: Callable[[], None]) -> None:
 
 
 def _download(bench: Bench, file: PayloadFile, arm: Callable[[], None]) -> None:
-    bench.direct.upload_tree(bench.source, PREFIX, bench.files)
+    bench.direct.upload_tree(bench.source, PREFIX, [file])
     arm()
     destination = bench.scratch / "there" / "file"
     arrived = bench.store.download(f"{PREFIX}{file.path}", destination)
@@ -154,7 +165,7 @@ def digest_small(bench: Bench, arm: Callable[[], None]) -> None:
 
 
 def _digest(bench: Bench, file: PayloadFile, arm: Callable[[], None]) -> None:
-    bench.direct.upload_tree(bench.source, PREFIX, bench.files)
+    bench.direct.upload_tree(bench.source, PREFIX, [file])
     arm()
     _require(bench.store.digest(f"{PREFIX}{file.path}"), file)
 

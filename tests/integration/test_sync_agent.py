@@ -21,9 +21,9 @@ AT_ONCE = {"max_num_load_retries": 0}
 
 @pytest.fixture
 def server(sync_bench: SyncBench, model_server: StartServer) -> RunningServer:
-    """A server that was started with what `--once` brought: the first version of digits."""
+    """A server that was started with what an agent brought before it: the first version of digits."""
     sync_bench.stable()
-    assert sync_bench.once().code == 0
+    sync_bench.prepare()
     return model_server(sync_bench.config_file, **AT_ONCE)
 
 
@@ -336,7 +336,7 @@ def test_old_versions_that_were_kept_make_room_for_new_ones(
         return payload
 
     sync_bench.promote(sync_bench.publish(write=large))
-    assert sync_bench.once().code == 0
+    sync_bench.prepare()
     server = model_server(sync_bench.config_file, **AT_ONCE)
     agent = sync_bench.agent("--keep=5", "--reserve=100K", server=server.url)
     sync_bench.promote(sync_bench.publish(write=large))

@@ -12,9 +12,9 @@ import pytest
 
 from model_registry.registry import Registry
 from tests.support.command import Outcome, slipway
-from tests.support.fixtures_model_server import StartServers
+from tests.support.fixtures_model_server import StartServer
 from tests.support.fixtures_s3 import Bucket
-from tests.support.model_server_processes import RunningServer
+from tests.support.model_server_processes import RunningServer, free_port
 from tests.support.served_models import answered_version
 from tests.support.sync_bench import Agent, SyncBench
 from tests.support.tiny_models import TinyModels
@@ -22,7 +22,8 @@ from tests.support.tiny_models import TinyModels
 pytestmark = [pytest.mark.xdist_group("promotion"), pytest.mark.timeout(600)]
 
 _SERVERS = 10
-_STAGGER = "--stagger=2"
+# Ten agents share the machine with what they look at.
+_PACED = ("--interval=1", "--stagger=2")
 
 
 @dataclass
@@ -35,10 +36,7 @@ class Fleet:
 
     def start(self, place: int) -> Agent:
         """Starts the agent beside a server."""
-        name = f"agent-{place}"
-        self.agents[place] = self.bench.agent(
-            f"--name={name}", _STAGGER, server=self.servers[place].url, destination=_destination(self.bench, place)
-        )
+        self.agents[place] = _agent(self.bench, place, self.servers[place].url)
         return self.agents[place]
 
     def promote(self, *command: str) -> Outcome:
@@ -59,30 +57,29 @@ class Fleet:
         return {answered_version(server, "digits", label="stable") for server in self.servers}
 
 
-def _destination(bench: SyncBench, place: int) -> Path:
-    return bench.folder / f"server-{place}"
+def _agent(bench: SyncBench, place: int, server: str, *, wait: bool = True) -> Agent:
+    destination = bench.folder / f"server-{place}"
+    return bench.agent(*_PACED, f"--name=agent-{place}", server=server, destination=destination, wait=wait)
 
 
 @pytest.fixture
-def fleet(
-    tmp_path: Path, s3_bucket: Bucket, tiny_models: TinyModels, many_model_servers: StartServers
-) -> Iterator[Fleet]:
-    """Servers that were started empty-handed, but for the first version of digits, which each agent brought."""
+def fleet(tmp_path: Path, s3_bucket: Bucket, tiny_models: TinyModels, model_server: StartServer) -> Iterator[Fleet]:
+    """Servers that were started on the first version of digits, which the agent beside each had brought by then."""
     bench = SyncBench(tmp_path, Registry.open(s3_bucket.url), tiny_models, s3_bucket.environ())
+    ports = [free_port() for _ in range(_SERVERS)]
     try:
         bench.stable()
-        configs = [_destination(bench, place) / "models.config" for place in range(_SERVERS)]
-        agents = [
-            bench.agent(f"--name=agent-{place}", _STAGGER, destination=file.parent, wait=False)
-            for place, file in enumerate(configs)
+        agents = [_agent(bench, place, f"http://127.0.0.1:{port}", wait=False) for place, port in enumerate(ports)]
+        for agent in agents:
+            agent.until((agent.destination / "models.config").exists, "the first config is written")
+        servers = [
+            model_server(agent.destination / "models.config", wait=False, rest_api_port=port, max_num_load_retries=0)
+            for agent, port in zip(agents, ports, strict=True)
         ]
-        for agent, file in zip(agents, configs, strict=True):
-            agent.until(file.exists, "the first config is written")
-            agent.kill()
-        fleet = Fleet(bench, many_model_servers(configs, max_num_load_retries=0), agents)
-        for place in range(_SERVERS):
-            fleet.start(place)
-        yield fleet
+        for server, agent in zip(servers, agents, strict=True):
+            server.wait_ready()
+            agent.serves({"stable": 1})
+        yield Fleet(bench, servers, agents)
     finally:
         bench.close()
 

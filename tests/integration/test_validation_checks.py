@@ -21,6 +21,8 @@ from tasks.model_process.warmup_log import WARMUP_FILE
 from tests.support.candidates import Candidate, prepare
 from tests.support.models import randomised
 
+pytestmark = pytest.mark.xdist_group("validation-checks")
+
 CLASSES = 3
 
 

@@ -27,19 +27,27 @@ def deconvert(native: Path, directory: Path) -> list[rewriting.Rewritten | rewri
 
 
 def difference(one: Path, other: Path, requests: Sequence[tuple[str, Arrays]]) -> float:
-    """How far the answers of two SavedModels lie apart at most, as a share of an output's largest value.
+    """How far the answers of two SavedModels lie apart, as `apart` has it.
 
-    Both answer in a TF1 Session, as TensorFlow Serving has it. What is no floating point must be the same.
+    Both answer in a TF1 Session, as TensorFlow Serving has it.
     """
-    apart = 0.0
-    for mine, theirs in zip(answers_of(one, list(requests)), answers_of(other, list(requests)), strict=True):
+    return apart(answers_of(one, list(requests)), answers_of(other, list(requests)))
+
+
+def apart(ones: Sequence[Arrays], others: Sequence[Arrays]) -> float:
+    """How far answers to the same requests lie apart at most, as a share of an output's largest value.
+
+    What is no floating point must be the same.
+    """
+    most = 0.0
+    for mine, theirs in zip(ones, others, strict=True):
         assert sorted(mine) == sorted(theirs)
         for name, wanted in mine.items():
             found = theirs[name]
             assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), name
             if wanted.dtype.kind == "f" or wanted.dtype.name == "bfloat16":
                 wide, narrow = wanted.astype(np.float64), found.astype(np.float64)
-                apart = max(apart, float(np.max(np.abs(wide - narrow)) / np.max(np.abs(wide))))
+                most = max(most, float(np.max(np.abs(wide - narrow)) / np.max(np.abs(wide))))
             else:
                 np.testing.assert_array_equal(found, wanted, err_msg=name)
-    return apart
+    return most

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import keras_files
+from tests.support.made_once import made_once
 
 _ROOT = Path(__file__).parents[2]
 
@@ -18,16 +18,7 @@ _ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that `keras_files` tells of. Nobody writes into it."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    folder = shared / "models"
-    with (shared / "models.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            written = tmp_path_factory.mktemp("models")
-            _write(written)
-            written.rename(folder)
-    return folder
+    return made_once(tmp_path_factory, "models", _write)
 
 
 def _write(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.made_once import made_once
 from tests.support.model_server_launchers import Launcher, launcher
 from tests.support.model_server_processes import RunningServer
 from tests.support.tiny_models import TinyModels, make
@@ -24,7 +25,7 @@ StartServers = Callable[..., list[RunningServer]]
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
     """Writes versions of a very small model without TensorFlow."""
-    return make(tmp_path_factory.mktemp("tiny") / "models")
+    return TinyModels(made_once(tmp_path_factory, "tiny-models", make))
 
 
 @pytest.fixture(scope="session")

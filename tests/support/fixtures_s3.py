@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import boto3
 import pytest
-from botocore.loaders import JSONFileLoader
+from botocore.loaders import JSONFileLoader, Loader
 
 from tests.support.s3_server import (
     S3Server,
@@ -21,6 +21,9 @@ from tests.support.s3_server import (
     run_s3_server,
     server_python,
 )
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,23 @@ class Bucket:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def botocore_parses_once() -> Iterator[None]:
-    """Botocore parses a megabyte of its own JSON for each session, 70 ms of work, and the tests open thousands."""
-    parse = JSONFileLoader.load_file
+def botocore_reads_once() -> Iterator[None]:
+    """Botocore parses a megabyte of its own JSON and looks through its directories for each session.
+
+    That is 70 ms of work, and the tests open thousands.
+    """
+    parse, look = JSONFileLoader.load_file, Loader.list_available_services
     parsed = functools.cache(lambda path: parse(JSONFileLoader(), path))
+
+    @functools.cache
+    def services(type_name: str, *paths: str) -> list[str]:
+        return look(Loader(extra_search_paths=[*paths], include_default_search_paths=False), type_name)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(JSONFileLoader, "load_file", lambda _, path: parsed(path))
+        patched.setattr(
+            Loader, "list_available_services", lambda loader, type_name: services(type_name, *loader.search_paths)
+        )
         yield
 
 
@@ -99,8 +113,14 @@ def _bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name, value in server.environ().items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex[:16]}"
-    boto3.session.Session().client("s3").create_bucket(Bucket=bucket)
+    _client_of(server).create_bucket(Bucket=bucket)
     return Bucket(bucket, server)
+
+
+@functools.cache
+def _client_of(server: S3Server) -> S3Client:
+    """One for all the buckets; the environment names the server."""
+    return boto3.session.Session().client("s3")
 
 
 def _missing(reason: str) -> NoReturn:

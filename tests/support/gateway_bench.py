@@ -24,7 +24,7 @@ from model_registry.state import State, Transition
 from model_registry.traffic import Plan
 from tests.support.command import SLIPWAY, Outcome, slipway
 from tests.support.envoy_process import EnvoyProcess
-from tests.support.sync_bench import ORIGIN, WITHIN, Agent, SyncBench
+from tests.support.sync_bench import ASKING, ORIGIN, WITHIN, Agent, SyncBench
 
 HASTY = ("--interval=0.1", "--drain=0.3")
 PLAN = Plan(steps=(5, 25, 100))
@@ -54,7 +54,8 @@ class GatewayProcess(Agent):
             there = model.settled and model.weight == weight and revision in (None, model.revision)
             return model if there else None
 
-        return self.until(reached, f"{weight} % of {name} by revision {revision or 'any'}")  # type: ignore[no-any-return]
+        what = f"{weight} % of {name} by revision {revision or 'any'}"
+        return self.until(reached, what, pause=ASKING)  # type: ignore[no-any-return]
 
 
 @dataclass

@@ -15,15 +15,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tasks.model_process.lean_import import lean_import
+
 CUSTOM_MODULE = "harbour_layers"
 
 
 def write(folder: Path) -> None:
     """Writes all of them."""
-    import keras
-    import numpy as np
+    with lean_import():
+        import keras
+        import numpy as np
 
-    from tests.support import models
+        from tests.support import models
 
     (folder / f"{CUSTOM_MODULE}.py").write_text(models.CUSTOM_LAYERS)
     sys.path.insert(0, str(folder))

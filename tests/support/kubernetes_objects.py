@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import kubernetes_validate
 from ruamel.yaml import YAML
 
 from model_registry.serving.fleet_file import parse_fleet
@@ -13,6 +16,9 @@ from model_registry.serving.kubernetes.settings import Settings
 from model_registry.serving.kubernetes.whole import render
 
 Object = dict[str, Any]
+
+# It would read two files of schemas for each object, and one of them has all there are.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,20 @@ class Rendered:
         """The Deployments whose pods have the labels."""
         labels = {name: self.pods(name)["metadata"]["labels"] for name in self.of_kind("Deployment")}
         return {name for name, found in labels.items() if selector.items() <= found.items()}
+
+
+def validate(found: Object, version: str) -> None:
+    """Holds an object against the schemas of a version of Kubernetes; what is the same text, once.
+
+    Raises:
+        kubernetes_validate.ValidationError: If that version would refuse it.
+    """
+    _validate(json.dumps(found, sort_keys=True), version)
+
+
+@functools.cache
+def _validate(text: str, version: str) -> None:
+    kubernetes_validate.validate(json.loads(text), version, strict=True)
 
 
 _rendered: dict[tuple[str, str], Rendered] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from tests.support.candidates import Candidate, prepare
+from tests.support.candidates import Arrays, Candidate, answers_of, prepare
 from tests.support.models import CUSTOM_LAYERS, KINDS, Kind
 
 
@@ -22,6 +23,11 @@ class Packaged:
     model: keras.Model
     file: Path
     candidate: Candidate
+
+    @functools.cached_property
+    def answers(self) -> list[Arrays]:
+        """What a TF1 Session answers to the warm-up records, asked twice over: the second time with what it kept."""
+        return answers_of(self.candidate.directory, self.candidate.requests() * 2)
 
 
 def package(name: str, directory: Path) -> Packaged:

@@ -35,7 +35,7 @@ def until(happened: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + _WITHIN
     while not happened():
         assert time.monotonic() < deadline, f"expected within {_WITHIN:g} s that {what}"
-        time.sleep(0.2)
+        time.sleep(0.4)
 
 
 def ids(server: PrefectServer, what: str) -> set[str]:

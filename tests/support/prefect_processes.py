@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +23,15 @@ _STOP_SECONDS = 20
 _LOG_TAIL = 4000
 # Shorter than the server keeps a connection without requests, so that none is used that it is just closing.
 _KEPT_SECONDS = 2.0
+# Of what a server does at its start and every few seconds: not what is in the database that it is given, and no runs by
+# the clock, late runs and paused runs, which no test waits for.
+_LEAN = {
+    "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -81,12 +93,13 @@ class PrefectWorker:
 
 
 @contextlib.contextmanager
-def running_server(home: Path, *, ui: bool = False) -> Iterator[PrefectServer]:
+def running_server(home: Path, *, ui: bool = False, database: Path | None = None) -> Iterator[PrefectServer]:
     """A server on a free port.
 
     Args:
         home: Where its database and log go.
         ui: Whether it serves its pages too.
+        database: One that `make_database` made. The server begins with a copy of it, and does no more than tests need.
     """
     port = _free_port()
     client = httpx.Client(
@@ -103,10 +116,42 @@ def running_server(home: Path, *, ui: bool = False) -> Iterator[PrefectServer]:
         "PREFECT_UI_API_URL": server.api_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
+    if database is not None:
+        shutil.copyfile(database, home / "prefect.db")
+        environ.update(_LEAN)
     command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with client, _running(command, environ, server.log) as process:
         _until(lambda: _answers(server), process, server.log, "the Prefect server answers")
         yield server
+
+
+def make_database(database: Path) -> None:
+    """Makes the database of a server that has just been started, without the server.
+
+    Args:
+        database: Where it goes.
+    """
+    with tempfile.TemporaryDirectory(prefix="prefect-database-") as home:
+        with running_server(Path(home)):
+            pass
+        made = Path(home) / "prefect.db"
+        with contextlib.closing(sqlite3.connect(made)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what the server did not come to write back
+        shutil.copyfile(made, database)
+
+
+def send_what_is_left() -> None:
+    """Waits until the server has the logs and events of flows called in this process.
+
+    Threads of Prefect's send them behind its back, and would go on trying when the server is gone.
+    """
+    if "prefect.events.worker" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for kind in (APILogWorker, EventsWorker):
+        kind.drain_all(timeout=_STOP_SECONDS, at_exit=False)
 
 
 @contextlib.contextmanager

@@ -117,6 +117,7 @@ class PrometheusServer:
             f"--web.listen-address=127.0.0.1:{self.port}",
             "--web.enable-lifecycle",
             "--log.level=warn",
+            "--scrape.discovery-reload-interval=250ms",  # of targets that come and go; five seconds by default
             *self._options,
         ]
         with self.log.open("ab") as output:

@@ -64,7 +64,8 @@ class Race:
 @contextmanager
 def start_racers() -> Iterator[Race]:
     """Starts the processes at their first race, and ends them."""
-    context = get_context("spawn")
+    context = get_context("forkserver")  # which imports once for all of them, and has no connections or threads
+    context.set_forkserver_preload([__name__, "model_registry.storage.s3"])
     barrier = context.Barrier(RACERS)
     with ProcessPoolExecutor(RACERS, mp_context=context, initializer=_join, initargs=(barrier,)) as pool:
         yield Race(pool)

@@ -30,8 +30,13 @@ from tests.support.sync_bench import ORIGIN, Agent
 
 MODEL = "digits"
 WITHIN = 120.0
+# What lasts for minutes is looked at twice a second; a look takes both ends some milliseconds.
+UNHASTY = "--interval=0.5"
 # Latency is not what is tested where two cores are shared by all of this: its margins let nearly everything pass.
 UNHURRIED = ("--margin", "p50=20", "--margin", "p99=100")
+# Requests a second: as many as are judged in a bake of some seconds, and fewer while none are judged. Two cores have
+# more to do than to answer as many as they can.
+BUSY, QUIET = 250.0, 50.0
 # A bound of the 99th percentile takes 675 requests in the first bake of a step, and 784 in the second.
 _ENOUGH = 1000
 
@@ -149,15 +154,19 @@ class RolloutBench:
             self.label("stable", version)
         return version
 
-    def load(self, **how: Any) -> AbstractContextManager[Load]:
-        """Clients that ask without pause inside the block; `how` is told in `asking`."""
+    def load(self, *, clients: int = 4, pace: float = QUIET) -> AbstractContextManager[Load]:
+        """Clients that ask inside the block."""
         envoy = self.gateway.envoy
-        return asking(envoy.rest_port, envoy.target, MODEL, **how)
+        return asking(envoy.rest_port, envoy.target, MODEL, clients=clients, pace=pace)
 
     def bake(self, load: Load, share: float) -> str:
-        """A time of baking in which a canary gets enough requests, at the rate that this machine has for us now."""
-        self.until(lambda: len(load.answers) > 50 and time.time() > load.began + 2, "there is load")
-        return f"{max(4.0, _ENOUGH / share / load.rate()):.1f}s"
+        """A time of baking in which a side with this share gets enough requests, at the rate BUSY has here and now."""
+        before, began, count = load.pace, time.monotonic(), len(load.answers)
+        load.pace = BUSY
+        self.until(lambda: len(load.answers) > count + 50 and time.monotonic() > began + 2, "there is load")
+        rate = (len(load.answers) - count) / (time.monotonic() - began)
+        load.pace = before
+        return f"{max(4.0, _ENOUGH / share / rate):.1f}s"
 
     def lead(self, reference: str | int, *options: str) -> Leader:
         """Starts `slipway rollout`."""
@@ -195,7 +204,7 @@ class RolloutBench:
             said = leader.said if leader else ""
             assert leader is None or leader.process.poll() is None, f"it ended before {what}\n{said}"
             assert time.monotonic() < deadline, f"expected that {what}\n{self.state.traffic}\n{said}"
-            time.sleep(0.05)
+            time.sleep(0.1)
         return found
 
     def until_baking(self, leader: Leader, step: int = 0) -> Traffic:
@@ -215,7 +224,7 @@ class RolloutBench:
 
     def start_gateway_agent(self) -> GatewayProcess:
         """Starts one where Prometheus asks it."""
-        return self.gateway.agent(f"--listen=127.0.0.1:{self.metrics_port}")
+        return self.gateway.agent(UNHASTY, f"--listen=127.0.0.1:{self.metrics_port}")
 
     def settle(self) -> None:
         """Brings everything back to where a rollout may begin, whatever a test left."""

@@ -1,4 +1,4 @@
-"""Steady load through a gateway: clients that ask without pause over connections that stay, and note every answer.
+"""Steady load through a gateway: clients that ask at a rate over connections that stay, and note every answer.
 
 Each request has an input of its own, so that a version that refuses a share of all inputs refuses that share of these.
 """
@@ -71,13 +71,14 @@ class Load:
     Attributes:
         model: What is asked.
         clients: How many ask side by side.
+        pace: Requests a second that all of them send, or fewer where answers take longer; may be changed.
         answers: All that are over, in no order.
     """
 
     model: str
     clients: int
+    pace: float
     answers: list[Answer] = field(default_factory=list)
-    began: float = field(default_factory=time.time)
 
     @property
     def failures(self) -> list[Answer]:
@@ -94,11 +95,6 @@ class Load:
         """How many answers each version has given; None counts failures."""
         return Counter(answer.version for answer in [*self.answers])
 
-    def rate(self) -> float:
-        """Answers a second in the last three seconds or so."""
-        since = max(self.began, time.time() - 3)
-        return sum(answer.ended >= since for answer in [*self.answers]) / max(0.1, time.time() - since)
-
     def between(self, start: float, end: float, api: str = "") -> Counter[int | None]:
         """As `counts`, of the requests that began and ended in between.
 
@@ -112,7 +108,7 @@ class Load:
 
 
 @contextmanager
-def asking(rest_port: int, target: str, model: str, *, clients: int = 4, pause: float = 0.001) -> Iterator[Load]:
+def asking(rest_port: int, target: str, model: str, *, clients: int = 4, pace: float) -> Iterator[Load]:
     """Asks inside the block, every other client over gRPC.
 
     Args:
@@ -120,16 +116,18 @@ def asking(rest_port: int, target: str, model: str, *, clients: int = 4, pause: 
         target: Where it takes gRPC.
         model: What is asked.
         clients: How many ask side by side, each over a connection of its own.
-        pause: Seconds that each waits between two requests.
+        pace: Requests a second that all of them send at first.
     """
     done = threading.Event()
-    load = Load(model, clients)
+    load = Load(model, clients, pace)
 
     def ask(number: int) -> None:
         chance = random.Random(time.monotonic_ns() + number)
         api = ("rest", "grpc")[number % 2]
         client = _Rest(rest_port, model) if api == "rest" else _Grpc(target, model)
-        while not done.wait(pause):
+        due = time.monotonic() + chance.uniform(0, clients / load.pace)
+        while not done.wait(max(0.001, due - time.monotonic())):
+            due = max(due, time.monotonic()) + clients / load.pace  # what was late is not made up for
             load.answers.append(_answer(api, client, chance.uniform(-1e6, 1e6)))
         client.close()
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from model_registry.registry import Registry
 from model_registry.serving.fleet import FleetFile
 from model_registry.serving.monitoring.prometheus_config import RULES
+from model_registry.serving.sync.serving_directory import CONFIG
 from tests.support.command import slipway
 from tests.support.envoy_process import EnvoyProcess
 from tests.support.gateway_bench import GatewayBench
 from tests.support.model_server_launchers import Launcher
 from tests.support.model_server_processes import RunningServer, free_port
 from tests.support.prometheus_server import PrometheusServer
-from tests.support.rollout_bench import MODEL, RolloutBench
+from tests.support.rollout_bench import MODEL, UNHASTY, RolloutBench
 from tests.support.sync_bench import SyncBench
 from tests.support.tiny_models import TinyModels
 
@@ -45,10 +46,11 @@ def run_rollout_bench(folder: Path, launcher: Launcher, tiny: TinyModels) -> Ite
         processes.callback(sync.close)
         processes.callback(gateway.close)
         agents = {
-            label: sync.agent(f"--label={label}", server=one.url, destination=work / label)
+            label: sync.agent(f"--label={label}", UNHASTY, server=one.url, destination=work / label)
             for label, one in servers.items()
         }
-        for server in servers.values():  # each waits for what its agent writes, as compose and Kubernetes have it
+        for label, server in servers.items():  # each waits for what its agent writes, as compose and Kubernetes have it
+            agents[label].until((work / label / CONFIG).exists, f"what the server of {label} starts with is there")
             processes.enter_context(server.start())
         prometheus, port = PrometheusServer("", folder / "prometheus"), free_port()
         bench = RolloutBench(gateway, servers, agents, prometheus, port)

@@ -19,13 +19,17 @@ from model_registry.registry import Registry
 from model_registry.servable import NATIVE
 from model_registry.serving import model_config
 from model_registry.serving.model_config import ServedModel
+from model_registry.serving.sync.sync_agent import SyncAgent
+from model_registry.serving.sync.sync_metrics import SyncMetrics
 from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
+from model_registry.serving.sync.sync_settings import SyncSettings
 from model_registry.state import Origin
 from tests.support.command import SLIPWAY, Outcome, slipway
 from tests.support.drafts import CONTENT, make_draft, make_payload
 from tests.support.tiny_models import TinyModels
 
 WITHIN = 40.0
+ASKING = 0.1  # seconds between two requests for a report, which cost whoever asks and the agent some milliseconds each
 NOBODY = "http://127.0.0.1:9"  # where no server is
 # What waits for a person's comfort, or for a server that polls each ten seconds, need not wait in a test.
 HASTY = ("--interval=0.2", "--settle=2.5", "--drain=0.2", "--stagger=0", "--reserve=1M")
@@ -76,14 +80,17 @@ class Agent:
         request = urllib.request.Request(f"{self.url}/retry", body, {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=10).close()
 
-    def until(self, reached: Callable[[], Any], what: str, seconds: float = WITHIN) -> Any:
+    def until(self, reached: Callable[[], Any], what: str, seconds: float = WITHIN, *, pause: float = 0.05) -> Any:
         """Asks again and again until the answer is true, and returns it."""
         deadline = time.monotonic() + seconds
         while not (found := reached()):
-            state = self.report() if self.url and self.process.poll() is None else self.process.poll()
-            assert time.monotonic() < deadline, f"expected that {what}\n{state}\n{self.log}"
-            time.sleep(0.05)
+            assert time.monotonic() < deadline, f"expected that {what}\n{self._state()}\n{self.log}"
+            time.sleep(pause)
         return found
+
+    def _state(self) -> AgentReport | int | None:
+        """How it stands, for whoever waited in vain."""
+        return self.report() if self.url and self.process.poll() is None else self.process.poll()
 
     def serves(self, labels: Mapping[str, int], name: str = "digits") -> None:
         """Waits until the server answers so, and nothing is on its way any more."""
@@ -93,7 +100,7 @@ class Agent:
             model = self.model(name)
             return model.serving == labels and not moving & {version.state for version in model.versions}
 
-        self.until(reached, f"{name} serves {labels}")
+        self.until(reached, f"{name} serves {labels}", pause=ASKING)
 
     def has(self, *versions: int, name: str = "digits") -> None:
         """Waits until versions are whole on the disk, though no server may be there to load them."""
@@ -103,12 +110,15 @@ class Agent:
                 for one in (self.version(version, name) for version in versions)
             ),
             f"{versions} are here",
+            pause=ASKING,
         )
 
     def fails(self, version: int, name: str = "digits") -> VersionReport:
         """Waits until a version has failed."""
         return self.until(  # type: ignore[no-any-return]
-            lambda: (one := self.version(version, name)) and one.state == "FAILED" and one, f"{name}:{version} failed"
+            lambda: (one := self.version(version, name)) and one.state == "FAILED" and one,
+            f"{name}:{version} failed",
+            pause=ASKING,
         )
 
     def kill(self) -> None:
@@ -213,6 +223,15 @@ class SyncBench:
                 assert process.poll() is None and time.monotonic() < deadline, agent.log
                 time.sleep(0.02)
         return agent
+
+    def prepare(self) -> None:
+        """Brings what a server may start with, as `slipway sync --once` does, without a process for it."""
+        settings = SyncSettings(self.destination, server=NOBODY, reserve=1 << 20)
+        agent = SyncAgent(settings, self.registry, metrics=SyncMetrics())
+        try:
+            agent.prepare()
+        finally:
+            assert agent.close()
 
     def once(self, *options: str, wrapper: list[str] | None = None) -> Outcome:
         """Runs `slipway sync --once`."""

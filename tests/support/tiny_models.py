@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.model_process.lean_import import lean_import
+
 _REPOSITORY = Path(__file__).resolve().parents[2]
 WARMUP_FILE = Path("assets.extra/tf_serving_warmup_requests")
 # What stands in the seed's graph where a copy's constants go, 8 bytes each.
@@ -133,17 +135,17 @@ def held_load(version: Path) -> Iterator[None]:
         os.close(directory)
 
 
-def make(directory: Path) -> TinyModels:
+def make(directory: Path) -> None:
     """Writes the seed, in a process that has TensorFlow; takes some seconds."""
     command = [sys.executable, "-m", __name__, str(directory)]
     subprocess.run(command, check=True, cwd=_REPOSITORY, stdin=subprocess.DEVNULL, timeout=120)
-    return TinyModels(directory)
 
 
 def _save(directory: Path) -> None:
-    import numpy as np
-    import tensorflow as tf
-    from tensorflow.core.protobuf import saved_model_pb2
+    with lean_import():
+        import numpy as np
+        import tensorflow as tf
+        from tensorflow.core.protobuf import saved_model_pb2
 
     module = tf.Module()
     module.scale = tf.Variable(1.0)  # one variable, so that a version without its variables/ cannot answer

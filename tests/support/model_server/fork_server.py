@@ -8,6 +8,8 @@ them all; they die with it, too.
 from __future__ import annotations
 
 import ctypes
+import gc
+import importlib
 import json
 import os
 import selectors
@@ -15,7 +17,7 @@ import signal
 import sys
 from typing import Any
 
-import tests.support.model_server.server  # noqa: F401 - what the forks shall not have to import
+from tasks.model_process.lean_import import lean_import
 from tests.support.model_server.__main__ import main
 
 _PR_SET_PDEATHSIG = 1
@@ -23,6 +25,9 @@ _PR_SET_PDEATHSIG = 1
 
 def serve() -> None:
     """Answers until the input ends."""
+    with lean_import():
+        importlib.import_module("tests.support.model_server.server")  # what the forks shall not have to import
+    gc.freeze()  # nor to look through for garbage
     children: set[int] = set()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)

@@ -43,7 +43,7 @@ class RestServer:
 
         Handler.core, Handler.metrics, Handler.metrics_path = core, metrics, metrics_path
         self._server = _Server(address, Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="rest", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="rest", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
