@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from model_registry.registry import Registry
-from model_registry.serving.gateway import gateway_agent
+from model_registry.serving.gateway import envoy_watch
 from model_registry.serving.gateway.gateway_agent import GatewayAgent
 from model_registry.serving.gateway.gateway_metrics import GatewayMetrics
 from model_registry.serving.gateway.gateway_report import GatewayReport
@@ -112,7 +112,7 @@ def test_the_seconds_of_a_drain_begin_once_the_new_routes_are_in_force(bench: Ga
 def test_routes_wait_for_clusters_that_envoy_does_not_take_up_and_it_is_told(
     bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_agent, "_SLOW", 0.2)
+    monkeypatch.setattr(envoy_watch, "_SLOW", 0.2)
     with started(bench) as agent:
         until(agent, lambda report: report.well)
     elsewhere = bench.sync.folder / "elsewhere"
@@ -234,7 +234,7 @@ def test_an_admin_that_is_only_slow_is_no_reason_to_break(bench: GatewayBench, m
         agent.tick()
         assert (bench.directory / "routes.json").read_bytes() == routes
         assert "digits:2@stable/rest" in (bench.directory / "clusters.json").read_text()
-        monkeypatch.setattr(gateway_agent, "_SILENCE", 0.1)  # after which it counts as gone
+        monkeypatch.setattr(envoy_watch, "_SILENCE", 0.1)  # after which it counts as gone
         until(agent, lambda _: (bench.directory / "routes.json").read_bytes() != routes)
 
 
@@ -285,7 +285,7 @@ def test_a_silent_envoy_is_as_ready_as_it_was_until_it_counts_as_gone(bench: Gat
         agent.tick()
         assert not agent.report().envoy_reachable
         assert agent.ready()
-        later += gateway_agent._SILENCE
+        later += envoy_watch._SILENCE
         agent.tick()
         assert not agent.ready()
         slow.clear()

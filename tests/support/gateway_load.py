@@ -59,11 +59,11 @@ class Rest:
             self._connection.request("POST", self._path, self._body)
             answer = self._connection.getresponse()
             body = answer.read()
-        except http.client.HTTPException as error:
+        except (http.client.HTTPException, OSError) as error:
+            self._connection.close()  # what is left of a broken one would fail the next request too
             raise ConnectionError(repr(error)) from error
-        finally:
-            if self._fresh:
-                self._connection.close()
+        if self._fresh:
+            self._connection.close()
         if answer.status != 200:
             raise RuntimeError(f"{answer.status} {body.decode()}")
         outputs = json.loads(body)["outputs"]
