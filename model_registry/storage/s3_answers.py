@@ -42,6 +42,7 @@ def refuse_pages(client: S3Client) -> S3Client:
             return
         for names in _TOLD.get(model.name, ()):
             if all(parsed.get(name) in (None, "", {}, []) for name in names):
+                http_response.raw.close()  # nobody else will: the body of an object is still unread
                 raise NotS3Error(f"the answer to {model.name} has no {' or '.join(names)}")
 
     client.meta.events.register("after-call.s3", look)

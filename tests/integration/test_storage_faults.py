@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from model_registry.errors import ConflictError, NotFoundError, StorageError
@@ -451,6 +453,19 @@ def test_a_well_formed_page_is_taken_for_no_answer(bench: Bench, name: str, oper
     assert caught.value.transient
     assert "proxy" in (caught.value.hint or "")
     assert_whole_or_absent(bench)
+
+
+def test_a_page_in_place_of_a_document_leaves_no_connection_behind(bench: Bench) -> None:
+    bench.direct.put_new(DOCUMENT, OLD)
+    bench.proxy.inject(answer_well_formed_page, READING, times=ALWAYS)
+    port = urlsplit(bench.proxy.endpoint).port
+
+    with pytest.raises(StorageError, match="no S3 server answered") as caught:
+        bench.store.get(DOCUMENT)
+
+    assert caught.tb, "which keeps all that led to it"
+    open_ = [each for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == port]
+    assert not open_
 
 
 @pytest.mark.parametrize("operation", [put_new, put_if_match])
