@@ -227,8 +227,9 @@ def test_a_canary_that_no_server_can_load_gets_no_request(rollout_bench: Rollout
     assert told["outcome"] == "worse"
 
 
-def test_a_canary_that_is_slow_is_withdrawn(rollout_bench: RolloutBench) -> None:
+def test_a_canary_that_is_twice_as_slow_is_withdrawn(rollout_bench: RolloutBench) -> None:
     bench = rollout_bench
+    # Turns are not all that a request takes: their medians, as Envoy measured them, were 1.8 to 2.0 times apart.
     before, candidate = bench.publish(delay_turns=1000), bench.publish(delay_turns=2500)
     bench.label("stable", before)
     revision = bench.state.revision
@@ -240,3 +241,4 @@ def test_a_canary_that_is_slow_is_withdrawn(rollout_bench: RolloutBench) -> None
     require_none_failed(load)
     evidence = require_withdrawn(bench, revision, metric="p50", labels={"stable": before})
     assert evidence["canary_bound"] > 1.25 * evidence["stable_bound"]
+    assert evidence["canary"] < 3 * evidence["stable"], "a canary so slow is no proof"
