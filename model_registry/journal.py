@@ -31,6 +31,11 @@ _BATCH = 200  # records that are read at once
 _Answer = TypeVar("_Answer")
 
 
+def new_write_id() -> str:
+    """What one write is known by, whatever becomes of its answer."""
+    return secrets.token_hex(16)
+
+
 @dataclass(frozen=True)
 class StoredState:
     """A state as it was read.
@@ -67,7 +72,13 @@ class Journal:
         return StoredState(State.from_json(stored.data, key=self._key), stored.etag, stored.age)
 
     def commit(
-        self, transition: Transition, seen: StoredState, *, origin: Origin, confirm: Callable[[], None] | None = None
+        self,
+        transition: Transition,
+        seen: StoredState,
+        *,
+        origin: Origin,
+        confirm: Callable[[], None] | None = None,
+        write_id: str = "",
     ) -> Record:
         """Makes a transition: applies it to the state that is there, and swaps that.
 
@@ -77,6 +88,8 @@ class Journal:
             origin: Who does it, and why.
             confirm: Looks again at what else the decision rests on, where another transition came first: a
                 version may have been retired and collected meanwhile. What it raises ends the attempt.
+            write_id: By which the write is known, from `new_write_id`; empty for one of its own. Who tries again
+                after a failure gives the same.
 
         Returns:
             The record of it, once it is durable.
@@ -86,7 +99,7 @@ class Journal:
             FormatError: If state and history contradict each other.
             StorageError: If the store failed; the message says if it cannot be told what became of it.
         """
-        write_id, when = secrets.token_hex(16), now()
+        write_id, when = write_id or new_write_id(), now()
         failures = 0
         unheard: StorageError | None = None  # of a swap of the state that was seen, which may be under way still
         for attempt in range(_ROUNDS):

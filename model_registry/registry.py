@@ -204,6 +204,7 @@ class Registry(Catalog):
         origin: Origin,
         dry_run: bool = False,
         insist: bool = False,
+        write_id: str = "",
     ) -> Record | None:
         """Lets a rollout go on, as model_registry.rollout_transitions decides.
 
@@ -213,8 +214,10 @@ class Registry(Catalog):
             origin: Who does it, and why.
             dry_run: Whether to hold it to the rules and change nothing.
             insist: Whether to decide anew where somebody else was first, as an operator means it: pause whatever runs.
+            write_id: By which the record of it is known (model_registry.journal.new_write_id); empty for a new one.
         """
-        return self._change(model, decide, origin=origin, dry_run=dry_run, rounds=_ROUNDS if insist else 1)
+        rounds = _ROUNDS if insist else 1
+        return self._change(model, decide, origin=origin, dry_run=dry_run, rounds=rounds, write_id=write_id)
 
     def collected(self, model: str, versions: Collection[int], *, origin: Origin) -> Record | None:
         """Notes that retired versions were deleted (model_registry.collection)."""
@@ -236,6 +239,7 @@ class Registry(Catalog):
         origin: Origin,
         dry_run: bool,
         rounds: int = 1,
+        write_id: str = "",
     ) -> Record | None:
         journal = Journal(self.store, model)
         while True:
@@ -249,7 +253,7 @@ class Registry(Catalog):
             if dry_run:
                 return Record(seen.state.revision + 1, transition, origin, now(), write_id="")
             try:
-                return journal.commit(transition, seen, origin=origin, confirm=confirm)
+                return journal.commit(transition, seen, origin=origin, confirm=confirm, write_id=write_id)
             except ConflictError:
                 if rounds <= 0:
                     raise

@@ -129,7 +129,8 @@ def withdraw(traffic: Traffic, outcome: Outcome) -> Transition:
         outcome: `promoted`, where stable serves the candidate by now; else why it does not come to that.
     """
     epoch = traffic.epoch + 1 if outcome == "aborted" else traffic.epoch
-    after = replace(traffic, epoch=epoch, weight=0, phase="leaving", since=None, paused="", outcome=outcome)
+    gone_on = replace(traffic, paused="", awaits_data=False, since=None)
+    after = replace(gone_on, epoch=epoch, weight=0, phase="leaving", outcome=outcome)
     change = TrafficChange(traffic, after)
     if traffic.outcome == "promoted" and outcome != "promoted":
         return Transition("withdraw", traffic.stable, traffic.candidate, traffic.baseline, traffic=change)
@@ -142,19 +143,26 @@ def finish(traffic: Traffic) -> Transition:
     return Transition("finish", traffic.canary, traffic.candidate, to, traffic=TrafficChange(traffic, None))
 
 
-def pause(state: State, model: str, why: str) -> Transition | None:
+def pause(state: State, model: str, why: str, *, awaits_data: bool = False) -> Transition | None:
     """Decides that it stays where it is until somebody resumes it; None if it is paused for that reason.
 
     Another reason takes the place of the one before: a run that paused itself and waits to go on then does not.
+
+    Args:
+        state: As it was seen.
+        model: Whose it is.
+        why: The reason.
+        awaits_data: Whether that is for want of data: then its own run goes on without being told to.
 
     Raises:
         NotFoundError: If none is under way.
     """
     traffic = under_way(state, model)
     paused = why[:2_000] or "no reason was given"
-    if traffic.paused == paused or traffic.paused.startswith(f"{paused}: "):  # the same one, who says less by now
+    same = traffic.paused == paused or traffic.paused.startswith(f"{paused}: ")  # the same one, who says less by now
+    if same and traffic.awaits_data == awaits_data:
         return None
-    return _goes_on("pause", traffic, replace(traffic, paused=paused))
+    return _goes_on("pause", traffic, replace(traffic, paused=paused, awaits_data=awaits_data))
 
 
 def resume(state: State, model: str, *, run: Run | None = None) -> Transition:
@@ -167,7 +175,7 @@ def resume(state: State, model: str, *, run: Run | None = None) -> Transition:
         NotFoundError: If none is under way.
     """
     traffic = under_way(state, model)
-    after = replace(traffic, epoch=traffic.epoch + 1, paused="", run=run)
+    after = replace(traffic, epoch=traffic.epoch + 1, paused="", awaits_data=False, run=run)
     if traffic.phase == "baking" and traffic.paused:
         after = replace(after, phase="shifting", since=None)
     elif traffic.phase == "baking":

@@ -101,6 +101,7 @@ class Traffic:
         reference: From when to when stable had requests during the step before, or for the time of a bake before the
             first one, likewise in Unix seconds: what a step is held against that leaves stable none. None before.
         paused: Why nobody leads it on; empty while somebody does.
+        awaits_data: Whether it is paused for want of data: its own run goes on without being told to.
         outcome: How it ends; None before that is known.
         run: The flow run that leads it, if one does.
     """
@@ -119,6 +120,7 @@ class Traffic:
     bakes: Annotated[int, Field(ge=0)] = 0
     reference: tuple[float, float] | None = None
     paused: str = ""
+    awaits_data: bool = False
     outcome: Outcome | None = None
     run: Run | None = None
 
@@ -142,6 +144,8 @@ class Traffic:
             return f"its weight is {self.weight} % in phase {self.phase!r} of step {steps[self.step]} %"
         if (self.since is not None) != (self.phase == "baking"):
             return f"`since` is {self.since} in phase {self.phase!r}"
+        if self.awaits_data and not self.paused:
+            return "it waits for data, and is not paused"
         if (self.outcome is not None) != (self.phase in ("promoting", "leaving")):
             return f"its outcome is {self.outcome} in phase {self.phase!r}"
         return ""

@@ -179,7 +179,7 @@ class ControlLoop:
                 return traffic.outcome
             case Pause():
                 self._why = move.why
-                transition = transitions.pause(self._lead.state, self._model, move.why)
+                transition = transitions.pause(self._lead.state, self._model, move.why, awaits_data=move.silent)
                 assert transition is not None
                 self._change(transition, move.why, evidence)
                 return self._await_data(traffic) if move.silent else "paused"

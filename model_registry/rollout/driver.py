@@ -174,7 +174,9 @@ class Driver:
 
     def _is_own(self, state: State, candidate: int) -> bool:
         run, traffic = self._origin.run, state.traffic
-        if run is None or traffic is None or traffic.run is None or traffic.paused:
+        if run is None or traffic is None or traffic.run is None:
+            return False
+        if traffic.paused and not traffic.awaits_data:  # for somebody to look at
             return False
         return (traffic.run.id, traffic.candidate) == (run.id, candidate)
 

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from model_registry.errors import ConflictError, SlipwayError, StorageError
 from model_registry.evidence import Evidence
+from model_registry.journal import new_write_id
 from model_registry.registry import Registry
 from model_registry.state import Origin, Record, State, Transition
 from model_registry.traffic import Traffic
@@ -96,7 +97,7 @@ class Lead:
             StorageError: If the store is away for too long, or will not be read.
             FormatError: If the state cannot be trusted.
         """
-        self.state = self._patiently(lambda: self._registry.state(self._model))
+        self.state = self._patiently(self._read)
         if self.state.traffic != self.traffic:
             raise self._taken_away()
 
@@ -124,30 +125,51 @@ class Lead:
             Overruled: As `check` does, with the others.
         """
         assert transition.traffic is not None and transition.traffic.before == self.traffic
-        after = transition.traffic.after
         origin = replace(self.origin, why=why, evidence=evidence)
 
-        def change() -> Record | None:
+        write_id = new_write_id()
+
+        def change() -> Record:
             try:
-                return self._registry.change_traffic(self._model, lambda _: transition, origin=origin)
+                record = self._registry.change_traffic(
+                    self._model, lambda _: transition, origin=origin, write_id=write_id
+                )
+                assert record is not None
+                return record
             except (ConflictError, StorageError) as error:
                 # What was not heard of may have been done all the same, at once or by the time it is tried again.
-                self.state = self._registry.state(self._model)
-                if self.state.traffic == after:
-                    last = self.state.last_transition
-                    return last if last and last.transition == transition else None
+                # That the state is as this run meant to leave it proves nothing: others end a rollout, too.
+                self.state = self._read()
                 if self.state.traffic != self.traffic:
+                    if made := self._made(write_id):
+                        return made
                     raise self._taken_away() from None
                 if isinstance(error, StorageError):
                     raise StorageError(error.message, hint=error.hint, transient=True) from error
                 raise
 
         record = self._patiently(change)
-        self.traffic = after
-        self.revision = record.revision if record else self.state.revision
-        if record:
-            self.state = replace(self.state, traffic=after, revision=record.revision, last_transition=record)
-            self._told(record)
+        self.traffic = transition.traffic.after
+        self.revision = record.revision
+        self.state = replace(self.state, traffic=self.traffic, revision=record.revision, last_transition=record)
+        self._told(record)
+
+    def _read(self) -> State:
+        state = self._registry.state(self._model)
+        if state.last_transition is None:  # an empty one: a disk that is not mounted looks like that
+            raise StorageError(
+                f"the state of {self._model} is gone from the registry: expected revision {self.revision} or higher",
+                transient=True,
+            )
+        return state
+
+    def _made(self, write_id: str) -> Record | None:
+        """The record of a write that was not heard of; None if it was not made."""
+        last = self.state.last_transition
+        if last and last.write_id == write_id:
+            return last
+        history = self._registry.history(self._model, _LOOKED_BACK)
+        return next((record for record in history if record.write_id == write_id), None)
 
     def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
         since: float | None = None

@@ -345,11 +345,12 @@ def test_it_can_be_paused_and_resumed_at_any_time(phase: str) -> None:
 
 
 def test_a_persons_pause_takes_the_place_of_the_runs_own() -> None:
-    paused = made(at("baking"), rollouts.pause(at("baking"), "digits", "no data for 180 s"))
+    paused = made(at("baking"), rollouts.pause(at("baking"), "digits", "no data for 180 s", awaits_data=True))
+    assert traffic_of(paused).awaits_data
 
     by_bob = made(paused, rollouts.pause(paused, "digits", "by bob: stop"))
 
-    assert traffic_of(by_bob) == replace(traffic_of(paused), paused="by bob: stop")
+    assert traffic_of(by_bob) == replace(traffic_of(paused), paused="by bob: stop", awaits_data=False)
     assert rollouts.pause(by_bob, "digits", "by bob") is None  # nothing that he did not say
     with pytest.raises(ConflictError, match="it is paused at 5 % by now"):
         made(by_bob, rollouts.resume(paused, "digits"))  # what the run decides once there are data again
@@ -472,6 +473,7 @@ def test_what_it_needs_is_not_retired() -> None:
         ({"phase": "starting"}, "its weight is 5 % in phase 'starting'"),
         ({"since": None}, "`since` is None in phase 'baking'"),
         ({"phase": "shifting"}, "`since` is"),
+        ({"awaits_data": True}, "it waits for data, and is not paused"),
         ({"outcome": "worse"}, "its outcome is worse in phase 'baking'"),
         ({"phase": "leaving", "weight": 0, "since": None}, "its outcome is None in phase 'leaving'"),
     ],
