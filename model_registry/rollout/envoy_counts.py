@@ -7,11 +7,12 @@ that hangs would otherwise have neither errors nor latencies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_registry.errors import FormatError
-from model_registry.rollout.samples import Interval, Requests, Series, increments, requests_of
+from model_registry.rollout.samples import Interval, LastScrape, Requests, Series, increments, requests_of
 from model_registry.serving.gateway import envoy_metrics
 
 # Of what an Envoy counts of a cluster, one that is there before it has answered anything.
@@ -76,11 +77,7 @@ class EnvoyCounts:
         counts as missing, whether its metrics are out of reach or it has ended. One that was seen later than others
         takes nothing away, since gateways are added where there are more requests.
         """
-        times: dict[tuple[str, str], list[float]] = {}
-        for series in (*self.clusters, *self._answers()):
-            envoy = series.labels.get("job", ""), series.labels.get("instance", "")
-            times.setdefault(envoy, []).extend(time for time, _ in series.points)
-        seen = [each for each in times.values() if each]
+        seen = self._scrapes().values()
         return (min(map(min, seen)), min(map(max, seen))) if seen else None
 
     def requests(self, left_out: Sequence[Interval]) -> Requests:
@@ -103,7 +100,23 @@ class EnvoyCounts:
         grown = iter(increments([*(one for each in counters for one in each), *answers], left_out))
         rest, rest_timeouts, grpc, grpc_timeouts = (sum(next(grown) for _ in each) for each in counters)
         given_up = max(0, rest - rest_timeouts) + max(0, grpc - grpc_timeouts)
-        return answered + Requests(given_up, given_up)
+        return replace(answered + Requests(given_up, given_up), behind=self._behind())
+
+    def _behind(self) -> tuple[LastScrape, ...]:
+        """The Envoys that were scraped no more while another was, twice: one that is there is scraped in between."""
+        scrapes = self._scrapes()
+        since = max((sorted(times)[-2] for times in scrapes.values() if len(times) > 1), default=-math.inf)
+        last = (LastScrape(max(times), instance) for (_, instance), times in scrapes.items())
+        return tuple(sorted(one for one in last if one.time < since))
+
+    def _scrapes(self) -> dict[tuple[str, str], set[float]]:
+        """When each Envoy was scraped, by job and instance: once at least."""
+        times: dict[tuple[str, str], set[float]] = {}
+        for series in (*self.clusters, *self._answers()):
+            if series.points:
+                envoy = series.labels.get("job", ""), series.labels.get("instance", "")
+                times.setdefault(envoy, set()).update(time for time, _ in series.points)
+        return times
 
     def _answers(self) -> list[Series]:
         """Counters of answers of any kind, by class as REST has it: all but 2 is an error."""

@@ -27,6 +27,19 @@ _CLASS = "envoy_response_code_class"
 _LARGEST = 2.0**53  # above it a float counts no longer by one
 
 
+@dataclass(frozen=True, order=True)
+class LastScrape:
+    """When an Envoy was scraped last.
+
+    Attributes:
+        time: In Unix seconds.
+        instance: As Prometheus calls it.
+    """
+
+    time: float
+    instance: str
+
+
 @dataclass(frozen=True)
 class Requests:
     """What a version answered in a while.
@@ -35,6 +48,8 @@ class Requests:
         total: Requests that had an answer.
         errors: Those whose answer was an error, `total` at most.
         latency: How long they took. Envoy flushes histograms apart from counters, so it may hold a few more or less.
+        behind: The Envoys that were scraped no more while others were, whoever was scraped longest ago first: what
+            they answered since then is not among these requests.
 
     Raises:
         InvalidInputError: If there are more errors than requests, or less than none.
@@ -43,6 +58,7 @@ class Requests:
     total: int = 0
     errors: int = 0
     latency: Histogram = Histogram()  # noqa: RUF009 (it is frozen)
+    behind: tuple[LastScrape, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.errors <= self.total:
@@ -54,7 +70,8 @@ class Requests:
         Raises:
             InvalidInputError: If their histograms have different buckets.
         """
-        return Requests(self.total + other.total, self.errors + other.errors, self.latency + other.latency)
+        behind = tuple(sorted({*self.behind, *other.behind}))
+        return Requests(self.total + other.total, self.errors + other.errors, self.latency + other.latency, behind)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from model_registry.rollout.baking import LOOKS, Sight
+from model_registry.rollout.samples import Requests
 from model_registry.rollout.steering import Pause
 from model_registry.traffic import Plan, Traffic
 
 _SHORTEST, _LONGEST = 5.0, 180.0  # seconds; the latter is three scrapes as Prometheus makes them by default
 _ROUNDING = 1e-6
+_SHOWN = 3  # Envoys that are named
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,17 @@ class Silence:
         covered = min(side.covered for side in sides)
         if covered > self.covered + _ROUNDING:
             return Silence(covered)
-        missing = [
-            label
+        missing = {
+            label: side.requests
             for label, side in zip((traffic.canary, traffic.stable), sides, strict=False)
             if side.covered <= self.covered + _ROUNDING
-        ]
+        }
+        labels = " and ".join(missing)
+        if all(requests.behind for requests in missing.values()):
+            lost = _lost(missing.values(), sight.time)
+            return self.failed(f"Prometheus has newer samples of the requests to {labels}, but {lost}", now)
         kind = "new samples" if self.covered else "samples"
-        words = f"Prometheus has no {kind} of the requests to {' and '.join(missing)}"
-        return self.failed(words, now)
+        return self.failed(f"Prometheus has no {kind} of the requests to {labels}", now)
 
     def failed(self, words: str, now: float) -> Silence:
         """After a look that came to nothing."""
@@ -60,3 +66,15 @@ class Silence:
         if self.looks < 3 or lasted < enough:
             return None
         return Pause(f"no data for {lasted:.0f} s: {self.words}", silent=True)
+
+
+def _lost(sides: Iterable[Requests], now: float) -> str:
+    """Which Envoys there are no samples from while there are of others, and what becomes of the bake."""
+    last = {one.instance: one.time for side in sides for one in side.behind}
+    longest_ago = sorted(last.items(), key=lambda one: one[1])
+    named = [f"for {now - time:.0f} s from the Envoy at {instance}" for instance, time in longest_ago[:_SHOWN]]
+    named += [f"and {len(last) - _SHOWN} more"] if len(last) > _SHOWN else []
+    return (
+        f"none {', '.join(named)}; where an Envoy is gone for good, the bake begins anew without it within ten "
+        "minutes, else see why Prometheus does not scrape it"
+    )

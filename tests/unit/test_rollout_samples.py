@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model_registry.errors import FormatError, InvalidInputError
 from model_registry.rollout.histograms import Histogram
-from model_registry.rollout.samples import Requests, Series, increments, loading_intervals, requests_of
+from model_registry.rollout.samples import LastScrape, Requests, Series, increments, loading_intervals, requests_of
 
 INF = math.inf
 unhurried = settings(deadline=None)
@@ -203,6 +203,12 @@ def test_requests_add_up() -> None:
 
     assert one + other == Requests(7, 1, Histogram((1, INF), (2, 5)))
     assert one + Requests() == Requests() + one == one
+
+
+def test_whoever_is_behind_in_one_is_behind_in_both_together() -> None:
+    early, late = LastScrape(10, "b"), LastScrape(20, "a")
+
+    assert (Requests(behind=(late,)) + Requests(behind=(early, late))).behind == (early, late)
 
 
 def test_histograms_of_different_buckets_do_not_add_up() -> None:
