@@ -109,28 +109,58 @@ def test_the_seconds_of_a_drain_begin_once_the_new_routes_are_in_force(bench: Ga
         until(agent, lambda _: "digits:1@stable/rest" not in bench.clusters())
 
 
+@contextmanager
+def deaf(bench: GatewayBench) -> Iterator[None]:
+    """Envoy goes on reading the files of a directory that is none of the agent's any more."""
+    elsewhere = bench.sync.folder / "elsewhere"
+    bench.directory.rename(elsewhere)
+    bench.directory.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(bench.directory)
+        elsewhere.rename(bench.directory)
+
+
 def test_routes_wait_for_clusters_that_envoy_does_not_take_up_and_it_is_told(
     bench: GatewayBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(envoy_watch, "_SLOW", 0.2)
     with started(bench) as agent:
         until(agent, lambda report: report.well)
-    elsewhere = bench.sync.folder / "elsewhere"
-    bench.directory.rename(elsewhere)  # where Envoy goes on reading
-    bench.directory.mkdir()
     bench.sync.stable()
-    try:
-        with started(bench) as agent:
-            report = until(agent, lambda report: report.models.get("digits") and report.models["digits"].problem)
+    with deaf(bench), started(bench) as agent:
+        report = until(agent, lambda report: report.models.get("digits") and report.models["digits"].problem)
 
-            assert "Envoy does not take up the clusters of revision 2" in report.models["digits"].problem
-            assert f"is {bench.directory} what its bootstrap names?" in report.models["digits"].problem
-            assert "digits" not in (bench.directory / "routes.json").read_text()
-            assert "digits:2@stable/rest" in (bench.directory / "clusters.json").read_text()
-            assert (report.models["digits"].revision, report.settled) == (1, False)
-    finally:
-        shutil.rmtree(bench.directory)
-        elsewhere.rename(bench.directory)
+        assert "Envoy does not take up the clusters of revision 2" in report.models["digits"].problem
+        assert f"is {bench.directory} what its bootstrap names?" in report.models["digits"].problem
+        assert "digits" not in (bench.directory / "routes.json").read_text()
+        assert "digits:2@stable/rest" in (bench.directory / "clusters.json").read_text()
+        assert (report.models["digits"].revision, report.settled) == (1, False)
+
+
+def test_envoy_is_blamed_only_once_it_had_its_time_with_clusters_that_were_written(bench: GatewayBench) -> None:
+    later = 0.0
+    with started(bench) as agent:
+        until(agent, lambda report: report.well)
+    bench.sync.stable()
+    with deaf(bench), started(bench, clock=lambda: time.monotonic() + later) as agent:
+        clusters = bench.directory / "clusters.json"
+        clusters.symlink_to(bench.sync.folder / "nothing")  # through which nothing is written
+        for _ in range(3):
+            report = until(agent, lambda report: report.disk_problem and report.envoy_reachable)
+            assert "symbolic link" in report.disk_problem
+            assert report.models["digits"].problem == ""
+            assert not any("Envoy" in obstacle for obstacle in report.obstacles())
+            later += 2 * envoy_watch._SLOW
+        clusters.unlink()
+        for _ in range(2):  # the moment of writing, and soon after
+            report = until(agent, lambda report: report.envoy_reachable)
+            assert (report.disk_problem, report.models["digits"].problem) == ("", "")
+            assert clusters.exists()
+        later += 2 * envoy_watch._SLOW
+        report = until(agent, lambda report: report.models["digits"].problem)
+        assert "Envoy does not take up the clusters of revision 2" in report.models["digits"].problem
 
 
 def test_without_its_memory_it_leaves_routes_alone_until_every_state_was_read(bench: GatewayBench) -> None:
@@ -145,9 +175,12 @@ def test_without_its_memory_it_leaves_routes_alone_until_every_state_was_read(be
     state.write_bytes(b"{}")
     bench.sync.stable()
 
-    with started(bench) as agent:
+    later = 0.0
+    with started(bench, clock=lambda: time.monotonic() + later) as agent:
         report = until(agent, lambda report: report.models.get("faces") and report.models["faces"].problem)
         until(agent, lambda report: report.models["digits"].wanted_revision == 2)
+        later += 2 * envoy_watch._SLOW
+        assert until(agent, lambda report: report.envoy_reachable).models["digits"].problem == ""  # Envoy was not asked
         assert "what the agent remembers of it is not" in report.disk_problem
         assert [path.read_bytes() for path in files] == before
         state.write_bytes(good)

@@ -47,7 +47,7 @@ class EnvoyWatch:
         """What is in force, and which clusters are there.
 
         Args:
-            coming: What is to be routed, once its clusters are there.
+            coming: What is to be routed, once its clusters are there: they were written.
         """
         look = self._admin.look(coming)
         now = self._clock()

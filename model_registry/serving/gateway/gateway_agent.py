@@ -109,7 +109,8 @@ class GatewayAgent:
             self._wanted.take(look)
         table = routing_table(self._wanted.states, self._fleet)
         problem = self._wanted.blindness or self._written(lambda: self._write_clusters(table))
-        envoy = self._look_at_envoy(table)
+        # Envoy cannot have what was not written: its time to take that up begins once it was.
+        envoy = self._look_at_envoy(RoutingTable() if problem else self._coming(table))
         problem = problem or self._written(lambda: self._go_over(table, envoy))
         self._publish(table, envoy, problem)
         self._loop.looked()
@@ -210,9 +211,13 @@ class GatewayAgent:
             data = clusters_file(table, file=self._fleet, keep=self._turnover.kept)
             self._directory.write({CLUSTERS_FILE: data})
 
-    def _look_at_envoy(self, table: RoutingTable) -> EnvoyLook:
+    def _coming(self, table: RoutingTable) -> RoutingTable:
+        """What is to be routed, and is not yet."""
         behind = self._turnover.behind(table, self._wanted.states)
-        look = self._envoy.look(RoutingTable(tuple(route for route in table.models if route.model in behind)))
+        return RoutingTable(tuple(route for route in table.models if route.model in behind))
+
+    def _look_at_envoy(self, coming: RoutingTable) -> EnvoyLook:
+        look = self._envoy.look(coming)
         if not look.reachable:
             self._metrics.failed("", "envoy")
         return look
