@@ -23,7 +23,7 @@ from model_registry.serving.gateway.envoy_metrics import model_label
 __all__ = ["CheckResult", "Observer", "Reached", "Window"]
 
 _GATEWAYS, _AGENTS = "slipway-gateway", "slipway-sync"
-_OWN = frozenset({"__name__", "job", "model", "label", "version", "state", "kind"})
+_OWN = frozenset({"__name__", "job", "model", "label", "version", "state"})
 # A series counts as long as Prometheus has it, which forgets what it cannot scrape. A store that is written to by
 # others may not: so the last sample is at most three of its own intervals old, as they were in five minutes, or 5 s.
 _RECENT = "{0} and (time() - timestamp({0}) < 5 or (time() - timestamp({0})) * count_over_time({0}[5m]) < 900)"
@@ -131,7 +131,7 @@ class Observer:
         revisions = self._recent("slipway_sync_revision", at, model=self._model)
         wanted = self._recent("slipway_sync_wanted_version", at, model=self._model, label=label)
         serving = self._recent("slipway_sync_serving_version", at, model=self._model, label=label)
-        failed = self._failed(at)
+        gave_up = self._recent("slipway_sync_given_up_version", at, model=self._model, label=label)
         seen = {
             instance: ServerSeen(
                 up=up.get(instance),
@@ -139,7 +139,7 @@ class Observer:
                 revision=revisions.get(instance),
                 wanted=wanted.get(instance),
                 serving=serving.get(instance),
-                failed=instance in failed,
+                gave_up=gave_up.get(instance),
             )
             for instance in {*up, *wanted, *(instance for _, instance in lately)}
         }
@@ -213,16 +213,6 @@ class Observer:
     def _recent(self, metric: str, at: float, **labels: str) -> dict[str, float]:
         """The value at each instance where it is known of late."""
         return _by_instance(self._prometheus.query(_RECENT.format(self._selector(metric, **labels)), at))
-
-    def _failed(self, at: float) -> frozenset[str]:
-        """The instances that have a version of the model FAILED, and where a load failed in the last hour.
-
-        A download that fails is FAILED too until it is tried again, and may well come through.
-        """
-        failed = self._recent("slipway_sync_versions", at, model=self._model, state="FAILED")
-        counter = self._selector("slipway_sync_failures_total", model=self._model, kind="load")
-        loads = self._prometheus.query(f"{counter} > 0 unless {counter} == {counter} offset 1h", at)
-        return frozenset(name for name, count in failed.items() if count > 0) & _instances(loads)
 
     def _loading(self, label: str, start: float, end: float) -> tuple[Series, ...]:
         """How many versions of each model were being loaded by each server that follows the label."""

@@ -48,7 +48,7 @@ class ServerSeen:
         revision: Of the model's state that it read last; None where it does not follow the model.
         wanted: What it read that the label names; None where it does not follow the label.
         serving: What the server answers with under the label; None for nothing.
-        failed: Whether the server lately gave up to load a version of the model.
+        gave_up: What the label names, where it failed to load and is not tried again by itself; else None.
     """
 
     up: bool | None
@@ -56,7 +56,7 @@ class ServerSeen:
     revision: float | None = None
     wanted: float | None = None
     serving: float | None = None
-    failed: bool = False
+    gave_up: float | None = None
 
 
 def all_gateways(seen: Mapping[str, GatewaySeen], *, weight: int, revision: int) -> Reached:
@@ -88,7 +88,7 @@ def all_servers(seen: Mapping[str, ServerSeen], *, label: str, version: int, rev
     for name, one in sorted(seen.items()):
         if why := _server(one, label, version, revision):
             amiss.append(f"{name} {why}")
-            failed |= one.up is True and one.wanted == version and one.failed
+            failed |= _gave_up(one, version, revision)
         elif one.wanted is not None:
             there.append(name)
     if amiss:
@@ -133,8 +133,14 @@ def _server(one: ServerSeen, label: str, version: int, revision: int) -> str:
     if one.serving == version:
         return ""
     answers = "nothing" if one.serving is None else f"version {one.serving:g}"
-    gave_up = ", and a version FAILED there to load: its agent's /status tells why" if one.failed else ""
-    return f"answers with {answers} as {label} instead of version {version}{gave_up}"
+    failed = ", which FAILED to load there: its agent's /status tells why" if _gave_up(one, version, revision) else ""
+    return f"answers with {answers} as {label} instead of version {version}{failed}"
+
+
+def _gave_up(one: ServerSeen, version: int, revision: int) -> bool:
+    """Whether it says so of the label as it is now: before that, it may speak of an earlier try of the version."""
+    current = one.up is True and one.revision is not None and one.revision >= revision
+    return current and one.wanted == version == one.gave_up
 
 
 def _unseen(did: str, vanished: bool) -> str:

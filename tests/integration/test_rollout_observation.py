@@ -292,12 +292,45 @@ def test_a_server_that_gave_the_version_up_has_failed_and_one_that_downloads_aga
     assert observer.served("canary", 3, 7) == Reached(
         False, False, "serving-1 answers with nothing as canary instead of version 3"
     )
-    agent.has(model, AVAILABLE=1, FAILED=1)
+    agent.follows(model, {"canary": 3, "stable": 2}, serving={"stable": 2}, gave_up=[3], revision=7)
     world.scraped()
-    found = observer.served("canary", 3, 7)
-    assert (found.reached, found.failed) == (False, True)
-    assert "a version FAILED there to load" in found.words
+    assert observer.served("canary", 3, 7) == Reached(
+        False,
+        True,
+        "serving-1 answers with nothing as canary instead of version 3, which FAILED to load there: its agent's "
+        "/status tells why",
+    )
     assert observer.served("stable", 2, 7).reached
+    agent.follows(model, {"canary": 3, "stable": 2}, serving={"stable": 2}, revision=7)  # it was asked to try again
+    world.scraped()
+    assert not observer.served("canary", 3, 7).failed
+
+
+def test_a_server_where_another_version_of_the_model_failed_has_not_failed(
+    world: World, observer: Observer, model: str
+) -> None:
+    """Neither with what another label names, nor with what this one named before."""
+    agent, another = world.agents[:2]
+    serving = {"stable": 1}
+    for page in (agent, another):
+        page.set("slipway_sync_failures_total", 0, model=model, kind="load")
+        page.follows(model, {"stable": 2, "canary": 4}, serving=serving, gave_up=[2, 4], revision=6)
+        page.has(model, AVAILABLE=1, FAILED=2)
+        page.add("slipway_sync_failures_total", 2, model=model, kind="load")
+    world.scraped()
+    assert observer.served("canary", 4, 6).failed
+    assert observer.served("stable", 2, 6).failed
+    agent.follows(model, {"stable": 2, "canary": 3}, serving=serving, gave_up=[2], revision=7)
+    agent.has(model, AVAILABLE=1, FAILED=1, DOWNLOADING=1)
+    another.follows(model, {"stable": 2}, serving=serving, gave_up=[2], revision=7)
+    world.scraped()
+    assert observer.served("canary", 3, 7) == Reached(
+        False, False, "serving-1 answers with nothing as canary instead of version 3"
+    )
+    assert observer.served("stable", 2, 7).failed
+    agent.follows(model, {"stable": 2, "canary": 3}, serving={**serving, "canary": 3}, gave_up=[2], revision=7)
+    world.scraped()
+    assert observer.served("canary", 3, 7).reached
 
 
 # Requests
@@ -387,6 +420,9 @@ def test_an_envoy_that_falls_silent_ends_what_is_covered_until_it_is_back(
     first.answered(model, "canary", 3, requests=100)
     begin(world, observer)
     assert observer.window("canary", 3, start, observer.now()).covered == covered
+    begin(world, observer)
+    behind = observer.window("canary", 3, start, observer.now()).requests.behind
+    assert [one.instance for one in behind] == ["envoy-2"]
     second.down = False
     world.scraped()
     assert observer.window("canary", 3, start, observer.now()).covered > covered

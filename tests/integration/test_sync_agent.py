@@ -132,6 +132,7 @@ def test_a_version_that_cannot_be_loaded_stays_out_until_it_is_asked_for(
     failed = agent.fails(2)
 
     assert failed.gave_up and failed.why, failed
+    assert agent.measured("slipway_sync_given_up_version") == {"stable": 2}
     assert sync_bench.config()["digits"].versions == (1,)
     assert answered_version(server, "digits", label="stable") == 1
     assert f"digits:2 failed to load and is not tried again until it is asked for: {failed.why}" in agent.log
@@ -142,6 +143,7 @@ def test_a_version_that_cannot_be_loaded_stays_out_until_it_is_asked_for(
     agent.retry(2)
 
     agent.serves({"stable": 2})
+    assert agent.measured("slipway_sync_given_up_version") == {}
     assert answered_version(server, "digits", label="stable") == 2
 
 
@@ -156,6 +158,7 @@ def test_a_version_that_failed_is_not_tried_again_by_another_agent(
     again = sync_bench.agent(server=server.url)
 
     assert again.fails(2).gave_up
+    assert again.measured("slipway_sync_given_up_version") == {"stable": 2}
     assert sync_bench.config()["digits"].versions == (1,)
 
 

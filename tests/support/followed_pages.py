@@ -83,8 +83,9 @@ class FollowedPages:
             for label, agent in self._agents.items():
                 wanted = {label: state.labels[label]} if label in state.labels else {}
                 served = {name: number for name, number in wanted.items() if self._of(number).loads}
-                agent.follows(self._model, wanted, serving=served, revision=state.revision)
-                agent.has(self._model, AVAILABLE=len(served), FAILED=len(wanted) - len(served))
+                gave_up = {*wanted.values()} - {*served.values()}
+                agent.follows(self._model, wanted, serving=served, gave_up=gave_up, revision=state.revision)
+                agent.has(self._model, AVAILABLE=len(served), FAILED=len(gave_up))
 
     def _ask(self) -> None:
         for label, version in self._clusters.items():

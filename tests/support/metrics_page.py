@@ -23,7 +23,7 @@ import json
 import math
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
@@ -111,26 +111,41 @@ class AgentPage(Page):
     """The agent beside a server."""
 
     def follows(
-        self, model: str, wanted: Mapping[str, int], *, serving: Mapping[str, int] | None = None, revision: int
+        self,
+        model: str,
+        wanted: Mapping[str, int],
+        *,
+        serving: Mapping[str, int] | None = None,
+        gave_up: Collection[int] = (),
+        revision: int,
     ) -> None:
-        """Shows what it read in the registry, and what the server answers under each label; as wanted if left out."""
+        """Shows what it read in the registry, and what came of it.
+
+        Args:
+            model: The model.
+            wanted: The version that each label names.
+            serving: The version that the server answers with under each label; as wanted if left out.
+            gave_up: The versions that failed to load.
+            revision: Of the state that it read.
+        """
         with self._lock:
-            self.remove("slipway_sync_wanted_version", model=model)
-            self.remove("slipway_sync_serving_version", model=model)
+            for metric in ("wanted", "serving", "given_up"):
+                self.remove(f"slipway_sync_{metric}_version", model=model)
             self.set("slipway_sync_registry_age_seconds", 0.5)
             self.set("slipway_sync_server_up", 1)
             self.set("slipway_sync_revision", revision, model=model)
             for label, version in wanted.items():
                 self.set("slipway_sync_wanted_version", version, model=model, label=label)
+                if version in gave_up:
+                    self.set("slipway_sync_given_up_version", version, model=model, label=label)
             for label, version in (wanted if serving is None else serving).items():
                 self.set("slipway_sync_serving_version", version, model=model, label=label)
             if ("slipway_sync_versions", (("model", model), ("state", "FAILED"))) not in self._values:
                 self.has(model, AVAILABLE=len({*wanted.values()}))
 
     def has(self, model: str, **states: int) -> None:
-        """Shows how many versions are where, such as LOADING=1; none where left out. FAILED is a load that failed."""
+        """Shows how many versions are where, such as LOADING=1; none where left out."""
         with self._lock:
-            self.add("slipway_sync_failures_total", states.get("FAILED", 0), model=model, kind="load")
             for state in ("WAITING", "DOWNLOADING", "READY", "LOADING", "AVAILABLE", "LEAVING", "FAILED"):
                 self.set("slipway_sync_versions", states.get(state, 0), model=model, state=state)
 

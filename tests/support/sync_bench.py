@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from model_registry.registry import Registry
 from model_registry.servable import NATIVE
 from model_registry.serving import model_config
@@ -120,6 +122,18 @@ class Agent:
             f"{name}:{version} failed",
             pause=ASKING,
         )
+
+    def measured(self, metric: str) -> dict[str, float]:
+        """What it tells Prometheus of a gauge of `digits`, by label."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        assert metric in {family.name for family in families}
+        return {
+            sample.labels["label"]: sample.value
+            for family in families
+            for sample in family.samples
+            if family.name == metric and sample.labels["model"] == "digits"
+        }
 
     def kill(self) -> None:
         """Ends it as a power cut does."""

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_registry.rollout.reached import GatewaySeen, ServerSeen, all_gateways, all_servers
+from model_registry.rollout.reached import GatewaySeen, Reached, ServerSeen, all_gateways, all_servers
 
 GATEWAY = GatewaySeen(up=True, weight=25, revision=7)
 SERVER = ServerSeen(up=True, read=True, revision=7, wanted=3, serving=3)
 UPS = st.none() | st.booleans()
+GAVE_UP = replace(SERVER, serving=None, gave_up=3)
 BESIDE = ServerSeen(up=True, read=True)
 NUMBERS = st.one_of(st.none(), st.sampled_from([0.0, 2.0, 3.0, 6.0, 7.0, 8.0, 25.0, 25.5, float("nan"), float("inf")]))
 
@@ -30,7 +31,7 @@ def test_a_weight_is_in_force_only_where_every_gateway_says_so(seen: dict[str, G
 @given(
     st.dictionaries(
         st.text(),
-        st.builds(ServerSeen, UPS, st.booleans(), NUMBERS, NUMBERS, NUMBERS, st.booleans()),
+        st.builds(ServerSeen, UPS, st.booleans(), NUMBERS, NUMBERS, NUMBERS, NUMBERS),
         max_size=4,
     )
 )
@@ -53,6 +54,7 @@ def test_a_version_is_served_only_where_no_server_is_amiss(seen: dict[str, Serve
         ({"wanted": 4.0}, "b read that canary names version 4 instead of 3"),
         ({"serving": None}, "b answers with nothing as canary instead of version 3"),
         ({"serving": 2.0}, "b answers with version 2 as canary instead of version 3"),
+        ({"serving": 2.0, "gave_up": 2.0}, "b answers with version 2 as canary instead of version 3"),
     ],
 )
 def test_the_server_that_is_amiss_is_named(change: dict[str, Any], words: str) -> None:
@@ -61,11 +63,41 @@ def test_the_server_that_is_amiss_is_named(change: dict[str, Any], words: str) -
     assert (found.reached, found.words) == (False, words)
 
 
-def test_a_server_has_failed_only_with_the_version_that_is_meant() -> None:
-    for wanted, serving, up, expected in [(3, None, True, True), (4, None, True, False), (3, None, None, False)]:
-        one = replace(SERVER, wanted=wanted, serving=serving, up=up, failed=True)
-        assert all_servers({"a": one}, label="canary", version=3, revision=7).failed is expected
-    assert all_servers({"a": replace(SERVER, failed=True)}, label="canary", version=3, revision=7).reached
+def test_a_server_that_gave_the_version_up_has_failed() -> None:
+    found = all_servers({"a": SERVER, "b": GAVE_UP}, label="canary", version=3, revision=7)
+    assert found == Reached(
+        False,
+        True,
+        "b answers with nothing as canary instead of version 3, which FAILED to load there: its agent's /status tells "
+        "why",
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gave_up": 2.0},  # what the label named before
+        {"gave_up": float("nan")},
+        {"gave_up": None},
+        {"wanted": 4.0},
+        {"wanted": 4.0, "gave_up": 4.0},
+        {"wanted": None},
+        {"revision": 6.0},  # the version was tried before, and the agent does not know yet that it is tried again
+        {"revision": float("nan")},
+        {"revision": None},
+        {"up": False},
+        {"up": None},
+    ],
+    ids=str,
+)
+def test_a_server_has_failed_only_with_the_version_that_is_meant_as_it_is_meant_now(change: dict[str, Any]) -> None:
+    found = all_servers({"a": SERVER, "b": replace(GAVE_UP, **change)}, label="canary", version=3, revision=7)
+    assert not found.failed
+    assert "FAILED" not in found.words
+
+
+def test_a_server_that_answers_with_a_version_has_not_failed_with_it() -> None:
+    assert all_servers({"a": replace(GAVE_UP, serving=3)}, label="canary", version=3, revision=7).reached
 
 
 def test_a_gateway_that_prometheus_does_not_scrape_is_amiss_whatever_it_told() -> None:

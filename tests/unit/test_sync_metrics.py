@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_registry.serving.sync.sync_metrics import SyncMetrics
-from model_registry.serving.sync.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
 from tests.support.watched_agents import REPORT
 
 
@@ -35,6 +35,25 @@ def test_what_the_report_tells_is_measured() -> None:
     assert found["slipway_sync_versions", "digits", "LOADING"] == 0
     assert found["slipway_sync_wanted_version", "canary", "digits"] == 4
     assert found["slipway_sync_serving_version", "canary", "digits"] == 3
+    assert found["slipway_sync_given_up_version", "canary", "digits"] == 4
+
+
+def test_what_was_given_up_is_told_of_the_labels_that_name_it_alone() -> None:
+    family = "slipway_sync_given_up_version"
+    failed = REPORT.models["digits"].versions[-1]
+
+    def told(wanted: dict[str, int], *versions: VersionReport) -> dict[str, float]:
+        report = replace(
+            REPORT, models={"digits": ModelReport(8, wanted, {}, versions), "faces": REPORT.models["faces"]}
+        )
+        return {key[1]: value for key, value in samples(SyncMetrics(), report).items() if key[0] == family}
+
+    assert told({"stable": 3, "canary": 4}, failed) == {"canary": 4}
+    assert told({"stable": 4, "canary": 4}, failed) == {"stable": 4, "canary": 4}
+    assert told({"stable": 4, "canary": 5}, failed, VersionReport(5, "LOADING")) == {"stable": 4}
+    assert told({"stable": 4, "canary": 5}, failed, replace(failed, version=5)) == {"stable": 4, "canary": 5}
+    assert told({"stable": 3, "canary": 4}, replace(failed, gave_up=False)) == {}, "a download is tried again"
+    assert told({"stable": 3}, failed) == {}
 
 
 def test_before_the_first_look_there_is_no_age_of_the_registry() -> None:

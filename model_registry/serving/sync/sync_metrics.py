@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 
 from model_registry import __version__
 from model_registry.serving.metric_families import Lag, rendered
+from model_registry.serving.sync.awaited_label import given_up
 from model_registry.serving.sync.sync_report import AgentReport, VersionState
 
 Failure = Literal["download", "load", "registry", "server", "disk"]
@@ -133,6 +134,12 @@ def _measured(report: AgentReport) -> Iterator[Metric]:
         "The version that the server answered with under the label when it was asked last.",
         labels=["model", "label"],
     )
+    gave_up = GaugeMetricFamily(
+        "slipway_sync_given_up_version",
+        "The version that the label names in the registry, where it failed to load and is not tried again until "
+        "somebody asks.",
+        labels=["model", "label"],
+    )
     for name, model in sorted(report.models.items()):
         revision.add_metric([name], model.revision)
         states = Counter(version.state for version in model.versions)
@@ -140,6 +147,8 @@ def _measured(report: AgentReport) -> Iterator[Metric]:
             versions.add_metric([name, state], states[state])
         for label, version in sorted(model.wanted.items()):
             wanted.add_metric([name, label], version)
+            if given_up(report, name, version):
+                gave_up.add_metric([name, label], version)
         for label, version in sorted(model.serving.items()):
             serving.add_metric([name, label], version)
-    yield from (age, revision, versions, wanted, serving)
+    yield from (age, revision, versions, wanted, serving, gave_up)
