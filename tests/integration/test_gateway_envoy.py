@@ -26,6 +26,7 @@ from tests.support.tiny_models import TinyModels
 pytestmark = [pytest.mark.xdist_group("model_server"), pytest.mark.timeout(240)]
 
 MODEL = "digits"
+_RETRIES = "envoy_cluster_upstream_rq_retry"
 SIGMAS = 5  # one run in two million is out of it
 
 
@@ -197,6 +198,10 @@ def test_a_server_that_dies_takes_only_what_it_was_doing_with_it(start_envoy: St
             answered_more(askers, envoy)
         assert_nothing_lost(askers)
         assert staying.is_running
+    # A request that found nobody goes elsewhere next, not there again until it has no try left.
+    tried, came = (envoy.value(f"{_RETRIES}{ended}", label="stable", api="rest") for ended in ("", "_success"))
+    assert tried - came <= 1 + 0.02 * tried, f"{tried} tries, {came} came through"
+    assert tried > 50
 
 
 def test_the_only_server_is_used_again_as_soon_as_it_is_back(start_envoy: StartEnvoy, bench: Bench) -> None:
