@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from model_registry.registry import Registry
+from model_registry.serving.fleet import FleetFile
 from model_registry.serving.gateway import envoy_watch
 from model_registry.serving.gateway.gateway_agent import GatewayAgent
 from model_registry.serving.gateway.gateway_metrics import GatewayMetrics
@@ -161,6 +162,37 @@ def test_envoy_is_blamed_only_once_it_had_its_time_with_clusters_that_were_writt
         later += 2 * envoy_watch._SLOW
         report = until(agent, lambda report: report.models["digits"].problem)
         assert "Envoy does not take up the clusters of revision 2" in report.models["digits"].problem
+
+
+def test_a_canary_gets_its_first_requests_only_once_envoy_knows_one_of_its_servers(bench: GatewayBench) -> None:
+    """As in Kubernetes, where the name of a fleet whose pods are not ready yet has no address."""
+    known, later = bench.envoy.file, 0.0
+    nowhere = FleetFile.model_validate({"fleets": {"canary": {"servers": [{"host": "canary.invalid"}]}}})
+    bench.envoy.file = known.model_copy(update={"fleets": known.fleets | nowhere.fleets})
+    with started(bench, clock=lambda: time.monotonic() + later) as agent:
+        until(agent, lambda report: report.well)
+        began = bench.begin(bench.sync.publish())
+        until(agent, lambda report: report.well and report.models["digits"].revision == began)
+        shifted = bench.shift(2)  # to 100 %
+        until(agent, lambda report: report.models["digits"].wanted_revision == shifted)
+        for _ in range(20):
+            agent.tick()
+        model = agent.report().models["digits"]
+        assert (model.revision, model.weight, model.problem) == (began, 0, "")
+        assert {bench.get() for _ in range(20)} == {(200, "/v1/models/digits/labels/stable:predict")}
+
+        later += 2 * envoy_watch._UNKNOWN
+        model = until(agent, lambda report: report.models["digits"].problem).models["digits"]
+        assert "Envoy knows no server of digits:2, its routes stay: expected an address of canary.inv" in model.problem
+
+    bench.envoy.file = known
+    with started(bench) as agent:  # what has requests is not taken out again
+        until(agent, lambda report: report.well and report.models["digits"].weight == 100)
+    bench.envoy.file = known.model_copy(update={"fleets": known.fleets | nowhere.fleets})
+    with started(bench) as agent:
+        withdrawn = bench.withdraw()  # and is never kept from going back
+        until(agent, lambda report: report.well and report.models["digits"].revision == withdrawn)
+        assert bench.get()[0] == 200
 
 
 def test_without_its_memory_it_leaves_routes_alone_until_every_state_was_read(bench: GatewayBench) -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +15,21 @@ import pytest
 from model_registry.errors import InvalidInputError
 from model_registry.serving.fleet import FleetFile
 from model_registry.serving.gateway.envoy_admin import EnvoyAdmin
-from model_registry.serving.gateway.routing import RoutingTable, routing_table
-from model_registry.serving.gateway.upstream_clusters import clusters_of
+from model_registry.serving.gateway.routing import RoutingTable, Side, routing_table
+from model_registry.serving.gateway.upstream_clusters import clusters_of, of_canary
 from model_registry.state import State
 from tests.support.dripping import dripper
 
 FLEET = FleetFile.model_validate({"fleets": {"stable": {"servers": [{"host": "127.0.0.1"}]}}})
 COMING = routing_table({name: State(revision=1, labels={"stable": 1}) for name in ("digits", "faces")}, FLEET)
+
+SHARED = RoutingTable(
+    tuple(
+        replace(route, canary=Side("canary", 2, route.stable.servers), weight=5)
+        for route in COMING.models
+        if route.model == "digits"
+    )
+)
 
 
 def routes(**models: Any) -> bytes:
@@ -62,6 +71,7 @@ GOOD = {
     "/ready": (200, b"LIVE\n"),
     "dynamic_route_configs": (200, routes(digits={"weight": 25.0, "revision": 7.0})),
     "dynamic_active_clusters": (200, clusters(*clusters_of(COMING.models[:1]))),
+    "json": (200, b"{}"),
 }
 
 
@@ -71,7 +81,17 @@ def test_what_is_in_force_and_what_is_lacking_is_told() -> None:
 
     assert (look.reachable, look.live, look.problem) == (True, True, "")
     assert look.in_force == {"digits": (25, 7)}
-    assert look.lacking == {"faces"}
+    assert look.lacking == {"faces": "clusters"}
+
+
+def test_a_canary_that_is_to_get_its_first_requests_lacks_servers_where_no_address_of_one_is_known() -> None:
+    names = [cluster.name for cluster in of_canary(SHARED.models[0])]
+    there = {"dynamic_active_clusters": (200, clusters(*clusters_of(SHARED.models)))}
+    for known, expected in ((names, {}), (names[:1], {"digits": "servers"}), ([], {"digits": "servers"})):
+        found = {"cluster_statuses": [{"name": name, "host_statuses": [{}]} for name in known]}
+        with admin(GOOD | there | {"json": (200, json.dumps(found).encode())}) as envoy:
+            assert envoy.look(SHARED, SHARED).lacking == expected
+            assert envoy.look(SHARED).lacking == {}
 
 
 def test_an_envoy_that_does_not_take_requests_yet_is_reachable_and_not_live() -> None:
@@ -104,13 +124,16 @@ def test_an_envoy_that_does_not_take_requests_yet_is_reachable_and_not_live() ->
         ("dynamic_route_configs", 200, routes(**{"../x": {"weight": 1, "revision": 1}}), "is of no model"),
         ("dynamic_active_clusters", 200, b"[]", "dump of"),
         ("dynamic_active_clusters", 200, b'{"configs": [{}]}', "dump of"),
+        ("json", 404, b"", "/clusters?format=json answers 404"),
+        ("json", 200, b"[]", "dump of"),
+        ("json", 200, b'{"cluster_statuses": [{"host_statuses": [1]}]}', "dump of"),
     ],
 )
 def test_what_no_envoy_answers_is_a_problem_and_nothing_more(
     path: str, status: int, body: bytes, expected: str
 ) -> None:
     with admin(GOOD | {path: (status, body)}) as envoy:
-        look = envoy.look(COMING)
+        look = envoy.look(COMING, SHARED)
 
     assert not look.reachable
     assert not look.refused

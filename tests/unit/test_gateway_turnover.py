@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,20 @@ def test_a_weight_that_changes_leaves_nothing_behind() -> None:
 
     assert after.models["digits"].leaving == ()
     assert after.models["digits"].route and after.models["digits"].route.revision == 2
+
+
+def test_a_canary_gets_first_requests_where_it_had_none_and_no_more_often() -> None:
+    def sharing(revision: int, weight: int, canary: int = 2) -> RoutingTable:
+        route = table({"digits": state(revision, stable=1, canary=canary)}).models[0]
+        return RoutingTable((replace(route, weight=weight),))
+
+    before = Turnover().over(sharing(1, 0), {"digits": state(1, stable=1, canary=2)}, ["digits"])
+    after = before.over(sharing(2, 5), {"digits": state(2, stable=1, canary=2)}, ["digits"])
+
+    assert Turnover().first(sharing(2, 5)) == before.first(sharing(2, 5)) == sharing(2, 5)
+    assert after.first(sharing(3, 25, canary=3)) == sharing(3, 25, canary=3)
+    for none in (before.first(sharing(2, 0)), after.first(sharing(3, 25)), after.first(sharing(3, 0))):
+        assert none == RoutingTable()
 
 
 def test_labels_that_move_there_and_back_again_are_kept_once() -> None:

@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from model_registry.errors import FormatError, InvalidInputError, StorageError
 from model_registry.paths import check_model_name
 from model_registry.serving.bounded_http import Answer, BoundedHttp, TooLargeError, words
-from model_registry.serving.gateway.envoy_resources import clusters_missing, weights_in_force
+from model_registry.serving.gateway.envoy_resources import clusters_missing, clusters_with_servers, weights_in_force
 from model_registry.serving.gateway.routing import RoutingTable
+from model_registry.serving.gateway.upstream_clusters import of_canary
 from model_registry.serving.http_url import base_url
 
 _LARGEST = 64 << 20  # bytes of an answer: a hundred models have some hundred clusters of two kilobytes
 _SHOWN = 200
 _HIGHEST = 2**53  # what a number in JSON may be
 _EXPECTED = "expected http://HOST:PORT of Envoy's admin interface, port 9901 unless fleet.yaml says otherwise"
+
+# What routes wait for: clusters that it has not taken up, or an address of a server of canary.
+Lack = Literal["clusters", "servers"]
 
 _Read = TypeVar("_Read")
 
@@ -35,7 +39,7 @@ class EnvoyLook:
         refused: Whether nobody listens there: no Envoy runs, as one that is only slow does.
         live: Whether it takes requests.
         in_force: The weight of canary in percent and the revision, by model, that its routes follow.
-        lacking: The models of those asked about whose clusters it does not have yet.
+        lacking: The models of those asked about whose routes have to wait, and for what.
         problem: What is wrong with its answers; empty where nothing is, or there was none.
     """
 
@@ -43,7 +47,7 @@ class EnvoyLook:
     refused: bool = False
     live: bool = False
     in_force: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    lacking: frozenset[str] = frozenset()
+    lacking: Mapping[str, Lack] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -63,18 +67,22 @@ class EnvoyAdmin:
         self.url = base_url(url, what="URL of Envoy's admin interface", expected=_EXPECTED)
         self._http = BoundedHttp(timeout=timeout, limit=_LARGEST, proxied=False)
 
-    def look(self, coming: RoutingTable) -> EnvoyLook:
-        """What is in force, and which clusters are there.
+    def look(self, coming: RoutingTable, first: RoutingTable | None = None) -> EnvoyLook:
+        """What is in force, and what there is to be routed to.
 
         Args:
             coming: What is to be routed, once its clusters are there.
+            first: Those of it whose canary is to get its first requests, once the address of a server is known.
         """
         try:
             live = self._is_live()
             in_force = self._dump("dynamic_route_configs", _checked_weights)
-            lacking = frozenset[str]()
+            lacking: dict[str, Lack] = {}
+            if first and first.models:
+                lacking |= dict.fromkeys(_without_servers(first, self._read("/clusters?format=json")), "servers")
             if coming.models:
-                lacking = self._dump("dynamic_active_clusters", lambda dump: _lacking(coming, dump))
+                missing = self._dump("dynamic_active_clusters", lambda dump: _lacking(coming, dump))
+                lacking |= dict.fromkeys(missing, "clusters")
         except StorageError as error:
             return EnvoyLook(refused=isinstance(error.__cause__, ConnectionRefusedError), problem=error.message)
         except FormatError as error:
@@ -90,12 +98,14 @@ class EnvoyAdmin:
         return answer.status == HTTPStatus.OK and said == "LIVE"
 
     def _dump(self, resource: str, read: Callable[[bytes], _Read]) -> _Read:
-        path = f"/config_dump?resource={resource}"
+        return read(self._read(f"/config_dump?resource={resource}"))
+
+    def _read(self, path: str) -> bytes:
         answer = self._ask(path)
         if answer.status != HTTPStatus.OK:
             said = answer.body[:_SHOWN].decode(errors="replace").strip()
             raise FormatError(f"{path} answers {answer.status}: {said or answer.reason}", hint=_EXPECTED)
-        return read(answer.body)
+        return answer.body
 
     def _ask(self, path: str) -> Answer:
         try:
@@ -126,3 +136,8 @@ def _lacking(coming: RoutingTable, config_dump: bytes) -> frozenset[str]:
     if not clusters_missing(coming, config_dump):
         return frozenset()
     return frozenset(route.model for route in coming.models if clusters_missing(RoutingTable((route,)), config_dump))
+
+
+def _without_servers(first: RoutingTable, clusters: bytes) -> frozenset[str]:
+    there = clusters_with_servers(clusters)
+    return frozenset(route.model for route in first.models if {one.name for one in of_canary(route)} - there)

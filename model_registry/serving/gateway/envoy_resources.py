@@ -67,6 +67,22 @@ def clusters_missing(table: RoutingTable, config_dump: bytes) -> frozenset[str]:
     return frozenset(clusters_of(table.models).keys() - there)
 
 
+def clusters_with_servers(clusters: bytes) -> frozenset[str]:
+    """The clusters that Envoy knows the address of a server of, whether or not that is well.
+
+    Args:
+        clusters: What Envoy's admin answers to `/clusters?format=json`.
+
+    Raises:
+        FormatError: If that is no such answer.
+    """
+    try:
+        found = json.loads(clusters).get("cluster_statuses", [])
+        return frozenset(str(cluster["name"]) for cluster in found if cluster.get("host_statuses"))
+    except _NO_DUMP as error:
+        raise _unreadable(error) from None
+
+
 def weights_in_force(config_dump: bytes) -> Mapping[str, tuple[int, int]]:
     """The weight of the canary that Envoy shares by, and the revision of the state that it comes from, by model.
 

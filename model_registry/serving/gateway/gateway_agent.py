@@ -28,7 +28,7 @@ from model_registry.serving.gateway.gateway_report import GatewayReport, RoutedR
 from model_registry.serving.gateway.gateway_settings import GatewaySettings
 from model_registry.serving.gateway.registry_states import RegistryStates
 from model_registry.serving.gateway.routing import RoutingTable, routing_table
-from model_registry.serving.gateway.standing import Readiness, standing
+from model_registry.serving.gateway.standing import Readiness, held_up, standing
 from model_registry.serving.gateway.turnover import Turnover
 from model_registry.serving.gateway.wanted import Wanted
 from model_registry.serving.registry_watch import RegistryWatch
@@ -217,7 +217,7 @@ class GatewayAgent:
         return RoutingTable(tuple(route for route in table.models if route.model in behind))
 
     def _look_at_envoy(self, coming: RoutingTable) -> EnvoyLook:
-        look = self._envoy.look(coming)
+        look = self._envoy.look(coming, self._turnover.first(coming))
         if not look.reachable:
             self._metrics.failed("", "envoy")
         return look
@@ -230,7 +230,7 @@ class GatewayAgent:
         if not self._wanted.may_write:
             return
         drained = self._envoy.drained(self._turnover.models, envoy)
-        over = self._turnover.behind(table, self._wanted.states) - envoy.lacking
+        over = self._turnover.behind(table, self._wanted.states) - envoy.lacking.keys()
         if self._envoy.may_be_running(envoy):
             over = frozenset()  # nobody knows which clusters it has
         turnover = self._turnover.over(table, self._wanted.states, over).drained(drained - over)
@@ -262,11 +262,7 @@ class GatewayAgent:
 
     def _standing(self, table: RoutingTable, envoy: EnvoyLook) -> dict[str, RoutedReport]:
         states = self._wanted.states
-        slow = {
-            name: f"Envoy does not take up the clusters of revision {states[name].revision}, its routes stay: is "
-            f"{self._directory.root} what its bootstrap names? Its log tells what it refuses"
-            for name in self._envoy.slow()
-        }
+        slow = held_up(self._envoy.slow(), states, table, root=self._directory.root)
         return standing(states, table, envoy, slow | self._wanted.unread)
 
     def _told(self) -> GatewayReport:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
-from model_registry.serving.gateway.envoy_admin import EnvoyLook
+from model_registry.serving.gateway.envoy_admin import EnvoyLook, Lack
 from model_registry.serving.gateway.gateway_report import RoutedReport
 from model_registry.serving.gateway.routing import RoutingTable
 from model_registry.state import State
@@ -42,6 +43,33 @@ def _standing(name: str, state: State, wanted: RoutingTable, envoy: EnvoyLook, p
         problem=problem or wanted.problems.get(name, ""),
         notice=wanted.notices.get(name, ""),
     )
+
+
+def held_up(
+    lacking: Mapping[str, Lack], states: Mapping[str, State], wanted: RoutingTable, *, root: Path
+) -> dict[str, str]:
+    """Why the routes of some models stay as they are, in words.
+
+    Args:
+        lacking: What Envoy should have by now, by model.
+        states: As they were read last.
+        wanted: What is to be routed by them.
+        root: Where the agent writes.
+    """
+    found = {}
+    for route in wanted.models:
+        if lacking.get(route.model) == "clusters":
+            found[route.model] = (
+                f"Envoy does not take up the clusters of revision {states[route.model].revision}, its routes stay: is "
+                f"{root} what its bootstrap names? Its log tells what it refuses"
+            )
+        elif route.model in lacking and route.canary:
+            hosts = " or ".join(sorted({server.host for server in route.canary.servers}))
+            found[route.model] = (
+                f"Envoy knows no server of {route.model}:{route.canary.version}, its routes stay: expected an address "
+                f"of {hosts}; in Kubernetes a pod has one once it is ready"
+            )
+    return found
 
 
 class Readiness:

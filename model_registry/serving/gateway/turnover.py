@@ -73,6 +73,15 @@ class Turnover:
         """
         return frozenset(name for name in {*states, *self.models} if self.table.route(name) != wanted.route(name))
 
+    def first(self, coming: RoutingTable) -> RoutingTable:
+        """Those of what is to be routed whose canary gets its first requests by it."""
+        return RoutingTable(tuple(route for route in coming.models if route.weight and not self._shares(route)))
+
+    def _shares(self, route: ModelRoute) -> bool:
+        """Whether the same canary has requests already."""
+        old = self.table.route(route.model)
+        return bool(old and old.weight and old.canary and route.canary and old.canary.version == route.canary.version)
+
     def over(self, wanted: RoutingTable, states: Mapping[str, State], models: Collection[str]) -> Turnover:
         """The routes of some models are those that are wanted.
 

@@ -151,6 +151,12 @@ def shared(route: ModelRoute, side: Side, api: Api) -> Cluster:
     return Cluster(route.model, side.label, side.version, api, side.servers)
 
 
+def of_canary(route: ModelRoute) -> tuple[Cluster, ...]:
+    """What gets canary's share of the requests, over each API that is shared."""
+    apis: tuple[Api, ...] = ("rest", "grpc") if route.shares_grpc else ("rest",)
+    return tuple(shared(route, route.canary, api) for api in apis) if route.canary else ()
+
+
 def by_name(route: ModelRoute, side: Side, api: Api) -> Cluster:
     """What gets requests that are for this side, whatever the weight, and are no sample of it."""
     if api == "grpc" and not side.alone:
