@@ -167,7 +167,7 @@ class Fleet(_Strict):
             between, one fleet serves both versions.
         models: Which models; all where empty.
         variants: What the agents bring of a version, the first that it has.
-        servers: Where a gateway reaches them; in Kubernetes their Service where left out.
+        servers: Where a gateway reaches them; in Kubernetes their pods, where left out or named by the fleet's Service.
         replicas: How many there are.
         cpu: Of each.
         memory: Of each. While a label moves, two versions of its model are loaded.

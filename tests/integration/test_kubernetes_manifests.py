@@ -20,7 +20,7 @@ from model_registry.serving.fleet_file import load_fleet, parse_fleet
 from model_registry.serving.kubernetes.naming import in_kubernetes
 from model_registry.serving.kubernetes.settings import Settings
 from model_registry.serving.monitoring.prometheus_config import GATEWAY_JOBS, JOBS
-from tests.support.kubernetes_objects import container, containers, port_of, rendered, validate
+from tests.support.kubernetes_objects import Rendered, container, containers, port_of, rendered, validate
 from tests.support.model_server import flags
 
 ROOT = Path(__file__).parents[2]
@@ -241,6 +241,25 @@ def test_seconds_and_percents_are_what_the_fleet_file_says() -> None:
     assert [one["pods"]["target"]["averageValue"] for one in metrics] == ["1000m", "70"]
 
 
+@pytest.mark.parametrize(
+    ("fleets", "window"),
+    [
+        ("stable: {replicas: %s}, canary: {}", 3_600),
+        ("all: {labels: [stable], replicas: %s}, new: {labels: [canary]}", 3_600),
+        # It keeps its requests through every rollout: it serves both versions, there is none, or it has the canary's.
+        ("all: {labels: [stable, canary], replicas: %s}, more: {labels: [canary]}", 600),
+        ("stable: {replicas: %s}", 600),
+        ("stable: {}, canary: {replicas: %s}", 600),
+    ],
+)
+def test_a_fleet_that_a_rollout_takes_the_requests_from_keeps_its_servers_for_an_hour(fleets: str, window: int) -> None:
+    file = rendered("fleets: {%s}" % (fleets % "{min: 2, max: 6, latency: 250ms}"))
+    (scaler,) = file.of_kind("HorizontalPodAutoscaler").values()
+
+    # https://kubernetes.io/docs/reference/kubernetes-api/: autoscaling/v2 refuses more, which its schema does not say.
+    assert scaler["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == window <= 3_600
+
+
 def test_without_a_maximum_nothing_scales() -> None:
     file = rendered(FILES["cpu"])
 
@@ -296,6 +315,22 @@ def test_pods_of_a_canary_wait_for_its_label_and_those_of_stable_tell_that_it_is
     assert "until" in canary["command"][-1]
     assert canary["args"][0] == "first-sync"
     assert "command" not in stable
+
+
+@each_file
+def test_an_update_has_a_deadline_unless_its_pods_may_have_to_wait_for_a_label(name: str) -> None:
+    file = rendered(FILES[name])
+    fleets = parse_fleet(FILES[name].encode(), name)
+    for called in fleets.fleets:
+        template, spec = file.pods(f"tf-serving-{called}"), file.of_kind("Deployment")[f"tf-serving-{called}"]["spec"]
+        first, server = container(template, "first-sync"), container(template, "tf-serving")
+        waits = "stable" not in fleets.labels(called)
+        assert ("command" in first) == waits
+        if waits:
+            assert spec["progressDeadlineSeconds"] == 2**31 - 1, "which alone Kubernetes takes for none"
+        else:
+            loads = server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"]
+            assert loads + spec["minReadySeconds"] < spec["progressDeadlineSeconds"] < 2**31 - 1
 
 
 def test_a_server_has_one_gpu_on_a_machine_that_has_the_product() -> None:
@@ -380,27 +415,66 @@ def test_manifests_are_held_against_the_public_key() -> None:
         Settings("s3://models", public_key="-----BEGIN PRIVATE KEY-----")
 
 
-def test_the_gateway_finds_every_pod_of_a_fleet_that_names_no_servers(tmp_path: Path) -> None:
-    file = rendered(FILES["elsewhere"] + "\n", namespace="serving")
-    (tmp_path / "fleet.yaml").write_text(file.of_kind("ConfigMap")["slipway-gateway"]["data"]["fleet.yaml"])
-    assert load_fleet(tmp_path / "fleet.yaml").fleets["stable"].servers == (Server(host="10.0.0.7"),)
+def the_gateways_fleets(file: Rendered) -> FleetFile:
+    """What the gateway's agent reads."""
+    return parse_fleet(file.of_kind("ConfigMap")["slipway-gateway"]["data"]["fleet.yaml"].encode(), "fleet.yaml")
 
-    file = rendered(FILES["cpu"], namespace="serving")
-    (tmp_path / "fleet.yaml").write_text(file.of_kind("ConfigMap")["slipway-gateway"]["data"]["fleet.yaml"])
-    read = load_fleet(tmp_path / "fleet.yaml")
-    for name, fleet in read.fleets.items():
+
+def assert_the_gateway_finds_every_pod(file: Rendered) -> None:
+    """Of all fleets, in the namespace serving."""
+    for name, fleet in the_gateways_fleets(file).fleets.items():
         (server,) = fleet.servers
         service, namespace, _ = server.host.split(".")
         assert file.of_kind("Service")[service]["spec"]["clusterIP"] == "None"
         assert file.selected(file.of_kind("Service")[service]["spec"]["selector"]) == {f"tf-serving-{name}"}
         assert namespace == "serving"
-    assert read == in_kubernetes(parse_fleet(FILES["cpu"].encode(), "fleet.yaml"), "serving")
+        ports = [port["port"] for port in file.of_kind("Service")[service]["spec"]["ports"]]
+        assert ports == [server.grpc, server.rest]
+
+
+def test_the_gateway_finds_every_pod_of_a_fleet_that_names_no_servers() -> None:
+    file = rendered(FILES["cpu"], namespace="serving")
+
+    assert_the_gateway_finds_every_pod(file)
+    assert the_gateways_fleets(file) == in_kubernetes(parse_fleet(FILES["cpu"].encode(), "fleet.yaml"), "serving")
+
+
+@pytest.mark.parametrize("rest", ["", ".serving", ".serving.svc", ".serving.svc.cluster.local"])
+def test_a_fleet_that_names_its_own_service_gets_its_pods_and_not_the_one_address_of_all(rest: str) -> None:
+    # With all of its ports left as they are, and with some that the Service does not have.
+    for ports in ("", ", grpc: 80, rest: 81"):
+        text = "fleets: {stable: {servers: [{host: tf-serving-stable%s%s}]}, canary: {}}"
+        assert_the_gateway_finds_every_pod(rendered(text % (rest, ports), namespace="serving"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.7",
+        "tf-serving",
+        "tf-serving-other",
+        "each-tf-serving-stable",
+        "tf-serving-stable.elsewhere.svc",
+        "tf-serving-stable.serving.example.com",
+        "tf-serving-stable.serving.svc.clusterset.local",
+    ],
+)
+def test_servers_that_are_none_of_the_file_s_own_stay_as_they_are_named(host: str) -> None:
+    servers = (Server(host=host), Server(host="tf-serving-stable"), Server(host="TF-Serving-stable.serving"))
+
+    found = in_kubernetes(FleetFile(fleets={"stable": Fleet(servers=servers)}), "serving")
+
+    assert found.fleets["stable"].servers == (Server(host=host), Server(host="each-tf-serving-stable.serving.svc"))
 
 
 def test_without_a_namespace_names_are_of_the_gateway_s_own() -> None:
     found = in_kubernetes(FleetFile(fleets={"stable": Fleet()}))
 
     assert found.fleets["stable"].servers == (Server(host="each-tf-serving-stable"),)
+    for named, pods in (("", ""), (".blue", ".blue.svc"), (".blue.svc", ".blue.svc")):
+        servers = (Server(host=f"tf-serving-stable{named}"),)
+        found = in_kubernetes(FleetFile(fleets={"stable": Fleet(servers=servers)}))
+        assert found.fleets["stable"].servers == (Server(host=f"each-tf-serving-stable{pods}"),)
     assert all("namespace" not in one["metadata"] for one in rendered(FILES["cpu"]).objects)
 
 
@@ -430,8 +504,16 @@ def test_the_command_prints_what_the_example_asks_for() -> None:
     assert document["content"] == result.stdout
     assert document["registry"] == "s3://models/slipway"
     assert "Deployment/slipway-gateway" in document["objects"]
-    for found in YAML(typ="safe").load_all(result.stdout):
+    printed = Rendered(result.stdout, tuple(YAML(typ="safe").load_all(result.stdout)))
+    for found in printed.objects:
         validate(found, VERSIONS[-1])
+    assert_the_gateway_finds_every_pod(printed)
+
+
+def test_the_example_s_canary_can_serve_what_stable_does_which_the_last_step_asks_of_it() -> None:
+    fleets = load_fleet(ROOT / "examples/fleet.yaml").fleets
+
+    assert fleets["canary"].replicas == fleets["stable"].replicas
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,18 @@ RULES = "slipway-adapter-rules"
 
 _WINDOW = "2m"  # what happened before says little of what is needed now
 
+# Seconds for which a server stays that is not needed. A rollout takes the requests from the fleet that it replaces the
+# version of, and gives them all back when it is done: until then that fleet only looks idle. An hour is the most that
+# Kubernetes allows (HPAScalingRules of autoscaling/v2); it costs servers that idle for an hour after each peak, so
+# fleets that keep their requests do without.
+_STAYS, _STAYS_IN_ROLLOUTS = 600, 3_600
+
+_SAYS_OF_ROLLOUTS = """\
+No server is ended until it was not needed for an hour, the longest that Kubernetes allows. A rollout takes the \
+requests from this fleet and gives them back when the version is promoted: on a fleet that had shrunk meanwhile, and \
+for each server that had ended the rollout would wait ten minutes. Where it may take longer than an hour, raise \
+minReplicas before."""
+
 
 def autoscaler(name: str, file: FleetFile, settings: Settings) -> list[Manifest]:
     """What starts and ends servers of a fleet; nothing where their number is fixed."""
@@ -37,6 +49,7 @@ def autoscaler(name: str, file: FleetFile, settings: Settings) -> list[Manifest]
         targets.append((P99, f"{round(replicas.latency * 1000)}m"))
     if replicas.gpu_utilization is not None:
         targets.append((UTILIZATION, str(replicas.gpu_utilization)))
+    gives_way = _gives_way(name, file)
     content = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -59,14 +72,14 @@ def autoscaler(name: str, file: FleetFile, settings: Settings) -> list[Manifest]
                     "policies": [{"type": "Percent", "value": 50, "periodSeconds": 60}],
                 },
                 "scaleDown": {
-                    "stabilizationWindowSeconds": 600,
+                    "stabilizationWindowSeconds": _STAYS_IN_ROLLOUTS if gives_way else _STAYS,
                     "policies": [{"type": "Pods", "value": 1, "periodSeconds": 120}],
                 },
             },
         },
     }
     says = f"The average of {' and '.join(metric for metric, _ in targets)} over the fleet's pods decides; see {RULES}."
-    return [Manifest(content, says)]
+    return [Manifest(content, f"{says}\n\n{_SAYS_OF_ROLLOUTS}" if gives_way else says)]
 
 
 def adapter_rules(file: FleetFile, settings: Settings) -> list[Manifest]:
@@ -113,6 +126,13 @@ def latency_query() -> str:
 def utilization_query() -> str:
     """A template: the percent of its GPU's time that each pod takes."""
     return f"avg by (<<.GroupBy>>) (avg_over_time({GPU_UTILIZATION}{{<<.LabelMatchers>>}}[{_WINDOW}]))"
+
+
+def _gives_way(name: str, file: FleetFile) -> bool:
+    """Whether rollouts take the requests from a fleet: it follows the label that they replace, others the canary's."""
+    stable, canary = file.gateway.stable, file.gateway.canary
+    others = any(canary in file.labels(other) for other in file.fleets if other != name)
+    return others and stable in file.labels(name) and canary not in file.labels(name)
 
 
 def _rule(series: str, metric: str, query: str) -> dict[str, Any]:

@@ -10,6 +10,12 @@ from model_registry.serving.kubernetes.manifest import Manifest
 from model_registry.serving.kubernetes.pods import NOTICED, checksum, pod, rolling, tmp
 from model_registry.serving.kubernetes.settings import Settings
 
+# Kubernetes takes the largest number for no deadline at all, as that of its first API of Deployments says and its
+# controller does (pkg/controller/deployment/util, HasProgressDeadline).
+_NO_DEADLINE = 2_147_483_647
+# A first sync and a load that is given up after fifteen minutes fit in.
+_DEADLINE = 1_800
+
 _SAYS = """\
 Fleet {name}: TensorFlow Serving, and the agent that brings it what the labels {labels} name.
 
@@ -19,8 +25,9 @@ what it says: the server answers, under every label.
 
 Loading may take twenty minutes: until then no probe ends the server, and no update counts as failed.
 
-No request is lost by an update. A new pod is ready for {noticed} s, in which everybody learns of it, before an old \
-one ends; and that serves on until nobody sends it anything and what it has is answered.
+No request through a gateway is lost by an update. A new pod is ready for {noticed} s, in which everybody learns of \
+it, before an old one ends; and that serves on until nobody sends it anything and what it has is answered. Who asks \
+the Service itself keeps a connection to one pod, and has to connect again when that ends.
 
 The models' volume is on the machine's disk. If it grows beyond its limit, the kubelet ends the pod: it must hold \
 every version that labels name, one on its way, and one of each model that stays for a rollback."""
@@ -114,7 +121,9 @@ def _deployment(name: str, file: FleetFile, settings: Settings) -> Manifest:
         "spec": {
             **replicas,
             "minReadySeconds": NOTICED,
-            "progressDeadlineSeconds": 1_800,
+            # A patient pod waits in its init container for days: with a deadline, an update that nothing is wrong with
+            # would fail, and `kubectl rollout status` with it.
+            "progressDeadlineSeconds": _NO_DEADLINE if patient else _DEADLINE,
             "revisionHistoryLimit": 3,
             "strategy": rolling(),
             "selector": {"matchLabels": selector},
@@ -124,7 +133,9 @@ def _deployment(name: str, file: FleetFile, settings: Settings) -> Manifest:
     said = _SAYS.format(name=name, labels=" and ".join(file.labels(name)), noticed=NOTICED)
     waits = (
         "Where no model has such a label, as between two rollouts, a new pod waits in Init for one; those that are "
-        "there have nothing loaded, and are ready."
+        "there have nothing loaded, and are not ready. A gateway gives the canary its first requests once it knows the "
+        "address of a pod that is. So an update of this fleet has no deadline: whether it is amiss, its pods alone "
+        "tell."
         if patient
         else ""
     )

@@ -35,6 +35,10 @@ those have had the time to go, and their last requests are answered.
 Envoy's admin interface listens on the loopback address. Prometheus has a port of its own, which answers nothing but \
 metrics."""
 
+_CONFIG = """\
+What Envoy is started with, and where the agent finds the servers: the pods of each fleet, one by one, unless the \
+fleet file names servers that are none of its fleets'."""
+
 
 def gateway_manifests(file: FleetFile, settings: Settings) -> list[Manifest]:
     """All there is of the gateway; nothing where none is to run."""
@@ -49,7 +53,7 @@ def gateway_manifests(file: FleetFile, settings: Settings) -> list[Manifest]:
     }
     return [
         agents.account(naming.GATEWAY, selector, settings),
-        Manifest(config, "What Envoy is started with, and where the agent finds the servers: their pods, one by one."),
+        Manifest(config, _CONFIG),
         _deployment(file, settings),
         _service(file, settings),
         budget(naming.GATEWAY, selector, settings),

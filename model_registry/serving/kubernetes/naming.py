@@ -6,9 +6,10 @@ it in whichever pod it is.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from model_registry.serving.fleet import FleetFile, Server
+from model_registry.serving.fleet import Fleet, FleetFile, Server
 
 GRPC, REST, AGENT, GATEWAY_AGENT = 8500, 8501, 8502, 8503
 
@@ -28,6 +29,10 @@ SHARED_GPU = "slipway/shared-gpu"
 CHECKSUM = "slipway/config"
 
 _SERVER = "tf-serving"
+
+# What a Service is called by those who ask for it; the cluster's domain is `cluster.local` unless it was set up
+# otherwise. https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/
+_SERVICE = re.compile(r"(?P<service>[a-z0-9-]+)(\.(?P<namespace>[a-z0-9-]+)(\.svc(\.cluster\.local)?)?)?")
 
 
 def fleet_object(fleet: str) -> str:
@@ -65,19 +70,32 @@ def metadata(name: str, selector: dict[str, str], namespace: str, **more: Any) -
 
 
 def in_kubernetes(file: FleetFile, namespace: str = "") -> FleetFile:
-    """The file with the servers of each fleet that names none: its pods, each by its own address.
+    """The file with each fleet's pods as its servers, each by its own address; servers from elsewhere stay.
+
+    A fleet whose servers are named by its Service gets its pods all the same: behind the Service's one address a
+    connection of gRPC stays with one pod, and all requests of it end when that pod does.
 
     Args:
         file: What is run.
         namespace: Where; the gateway's own where empty.
     """
+    fleet_of = {fleet_object(name): name for name in file.fleets}
 
-    def servers(fleet: str) -> tuple[Server, ...]:
-        host = ".".join(filter(None, (each_server(fleet), namespace, "svc" if namespace else "")))
-        return (Server(host=host, grpc=GRPC, rest=REST),)
+    def pods(fleet: str, where: str) -> Server:
+        host = ".".join(filter(None, (each_server(fleet), where, "svc" if where else "")))
+        return Server(host=host, grpc=GRPC, rest=REST)
 
-    fleets = {
-        name: fleet if fleet.servers else fleet.model_copy(update={"servers": servers(name)})
-        for name, fleet in file.fleets.items()
-    }
+    def reached(server: Server) -> Server:
+        found = _SERVICE.fullmatch(server.host.lower())
+        if not found or found["service"] not in fleet_of:
+            return server
+        where = found["namespace"] or namespace
+        # Of another namespace nothing is known here, whatever it has that is called the same.
+        return server if namespace and where != namespace else pods(fleet_of[found["service"]], where)
+
+    def servers(name: str, fleet: Fleet) -> tuple[Server, ...]:
+        # The Service under two of its names is still one.
+        return tuple(dict.fromkeys(map(reached, fleet.servers))) or (pods(name, namespace),)
+
+    fleets = {name: fleet.model_copy(update={"servers": servers(name, fleet)}) for name, fleet in file.fleets.items()}
     return file.model_copy(update={"fleets": fleets})
