@@ -22,6 +22,7 @@ AT_A = {"job": "slipway-sync", "instance": "a:8502"}
 AT_G = {"job": "slipway-gateway", "instance": "g:8503"}
 SYNC = 'job="slipway-sync", instance="a:8502"'
 GATEWAY = 'job="slipway-gateway", instance="g:8503"'
+AGENTS = tuple(f'up{{job="slipway-sync", instance="{name}:8502"}}' for name in "abcde")
 # A server that loads for nineteen minutes before it opens its port, and its agent.
 COLD = {
     f"slipway_sync_server_up{{{SYNC}}}": "0x76 1x400",
@@ -484,6 +485,59 @@ CASES = (
     ),
     Case("SlipwayAgentDown", "a gateway's agent is", {f"up{{{GATEWAY}}}": "0x120"}, firing=(AT_G,)),
     Case("SlipwayAgentDown", "another job is", {f"up{{{SYNC}}}": "1x120", 'up{job="node", instance="a"}': "0x120"}),
+    Case(
+        "SlipwayMostAgentsDown",
+        "two of three, and no gateway's",
+        {AGENTS[0]: "1x120", AGENTS[1]: "1x60 0x60", AGENTS[2]: "1x60 0x60", f"up{{{GATEWAY}}}": "1x120"},
+        at="18m30s",
+        firing=({"job": "slipway-sync"},),
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "all gateways'",
+        {
+            f"up{{{GATEWAY}}}": "1x60 0x60",
+            'up{job="slipway-gateway", instance="h:8503"}': "1x60 0x60",
+            **dict.fromkeys(AGENTS, "1x120"),
+        },
+        at="18m30s",
+        firing=({"job": "slipway-gateway"},),
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "both crash again and again, and are there for a moment each in turn",
+        {AGENTS[0]: "1x40" + " 0x8 1" * 8, AGENTS[1]: "1x40 0x3" + " 1 0x8" * 8},
+        firing=({"job": "slipway-sync"},),
+    ),
+    Case("SlipwayMostAgentsDown", "one of two", {AGENTS[0]: "1x120", AGENTS[1]: "1x60 0x60"}),
+    Case("SlipwayMostAgentsDown", "one of one", {AGENTS[0]: "1x60 0x60", f"up{{{GATEWAY}}}": "1x60 0x60"}),
+    Case(
+        "SlipwayMostAgentsDown",
+        "one of two, and the other did not answer once",
+        {AGENTS[0]: "1x60 0 1x60", AGENTS[1]: "1x20 0x100"},
+        at="17m15s",
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "all are started again at once",
+        dict.fromkeys(AGENTS, "1x60 0x3 1x60"),
+        at="16m15s",
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "the canary's three are not there yet",
+        {**dict.fromkeys(AGENTS[:2], "1x120"), **dict.fromkeys(AGENTS[2:], "0x120")},
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "one of one, and the canary's is not there yet",
+        {AGENTS[0]: "1x60 0x60", AGENTS[1]: "0x120"},
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "another job is",
+        dict.fromkeys(('up{job="node", instance="a"}', 'up{job="node", instance="b"}'), "1x60 0x60"),
+    ),
     Case(
         "SlipwayEnvoyDown",
         "it is",

@@ -88,6 +88,7 @@ def test_what_wakes_somebody_is_told_from_what_can_wait() -> None:
         "SlipwayGatewayEnvoyDown",
         "SlipwayModelErrorsHigh",
         "SlipwayModelOnlyErrors",
+        "SlipwayMostAgentsDown",
         "SlipwayServerDown",
         "SlipwayTargetsMissing",
         "SlipwayVersionErrorsHigh",

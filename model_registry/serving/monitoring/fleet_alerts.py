@@ -14,6 +14,10 @@ _WEIGHT = "max by (model) (max_over_time(slipway_gateway_weight[10m]))"
 _ANSWERS = ("slipway_sync_server_up", 'up{job="tf-serving"}')
 _REMEMBERED = "1d"
 
+# In Kubernetes a pod takes requests only while its agent works. Updates and evictions take one away at a time, which is
+# no more than half of two; where fewer than half are left, each has more than twice its usual requests.
+_MOST = 0.5
+
 
 def of_agents(limits: Thresholds) -> Iterator[Alert]:
     """What sync agents tell of their servers, the registry and themselves."""
@@ -63,7 +67,8 @@ def of_agents(limits: Thresholds) -> Iterator[Alert]:
         lasting="1m",
         severity="warning",
         summary="The agent {{ $labels.job }} at {{ $labels.instance }} starts again and again",
-        means="An agent that begins anew also forgets since when it lags: SlipwaySyncLagging may be silent.",
+        means="In Kubernetes its pod is taken out of the Services each time, until the agent is ready again. An agent "
+        "that begins anew also forgets since when it lags: SlipwaySyncLagging may be silent.",
         do="Read its log, and see whether its memory is limited below what it needs.",
     )
 
@@ -143,16 +148,31 @@ def of_targets(limits: Thresholds, *, gateway: bool) -> Iterator[Alert]:
         "of Prometheus' targets.",
     )
     jobs = "slipway-sync|slipway-gateway" if gateway else "slipway-sync"
+    agents = f'up{{job=~"{jobs}"}}'
     yield Alert(
         "SlipwayAgentDown",
-        expression=f'up{{job=~"{jobs}"}} == 0',
+        expression=f"{agents} == 0",
         lasting="5m",
         severity="warning",
         summary="The agent {{ $labels.job }} at {{ $labels.instance }} cannot be asked",
-        means="Requests are answered without it; promotions, rollbacks and weights do not arrive there, and what "
+        means="In Kubernetes its pod is taken out of the Services with it, and the other pods get its requests; "
+        "elsewhere requests are answered without it. Promotions, rollbacks and weights do not arrive there, and what "
         "else it would tell is unknown.",
         do="See whether the process runs and listens where Prometheus asks: slipway sync --listen is loopback "
         "unless told otherwise.",
+    )
+    yield Alert(
+        "SlipwayMostAgentsDown",
+        expression=_most_down(agents),
+        lasting="2m",
+        severity="critical",
+        summary="Of the agents {{ $labels.job }} only {{ $value | humanizePercentage }} can be asked",
+        means="In Kubernetes their pods are taken out of the Services with them: the few that are left get all "
+        "requests, and where none is left all requests fail, whatever works beside the agents. Elsewhere requests are "
+        "answered; no rollback, and no abort of a rollout, arrives at most places.",
+        do="So many at once have one cause: what was changed last (image, options, credentials, a network policy), "
+        "or memory. Read the log of one, in Kubernetes kubectl logs POD --container agent --previous, and take that "
+        "change back.",
     )
     if gateway:
         yield Alert(
@@ -184,6 +204,25 @@ def _down(memory: str) -> str:
             models, or waits for a first label, takes no requests from anybody.
     """
     return "\n  or\n".join(f"({up} == 0 {memory} max_over_time({up}[{_REMEMBERED}]) == 1)" for up in _ANSWERS)
+
+
+def _most_down(agents: str) -> str:
+    """Jobs most of whose agents cannot be asked, of two at least: the share that can.
+
+    As with servers, those count that did answer within a day: a canary's may be waiting for its first label. A job of
+    one agent has no most. Outside Kubernetes one that is down fails no request, and nothing in `up` tells where it
+    runs; SlipwayAgentDown tells of it.
+
+    Args:
+        agents: Selects their `up`.
+    """
+    known = f"max_over_time({agents}[{_REMEMBERED}]) == 1"
+    return (
+        # Of agents that crash again and again one or another is up for a moment, at which `for` would begin anew.
+        f"avg by (job) (avg_over_time({agents}[1m]) and {known}) < {promql_number(_MOST)}\n"
+        "  and\n"
+        f"count by (job) ({agents} and {known}) >= 2"
+    )
 
 
 def _unread_registry(prefix: str, limits: Thresholds, name: str, follows: str) -> Alert:
