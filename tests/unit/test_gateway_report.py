@@ -158,6 +158,45 @@ def test_the_lag_begins_at_the_look_that_found_it_and_not_when_somebody_asks() -
     assert settled["slipway_gateway_lag_seconds", "digits"] == 0
 
 
+LAG = ("slipway_gateway_lag_seconds", "digits")
+WITHOUT_STABLE = RoutedReport(wanted_revision=8, problem="it has no route: it has no label 'stable', but shadow")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [WITHOUT_STABLE, RoutedReport(problem="s3://models/registry has no label of it yet: promote a version")],
+    ids=["other labels", "no state"],
+)
+def test_a_model_that_is_to_have_no_route_and_has_none_does_not_lag(model: RoutedReport) -> None:
+    now = [100.0]
+    metrics = GatewayMetrics(clock=lambda: now[0])
+    report = with_digits(model)
+    metrics.observe(report)
+    now[0] += 3600
+
+    assert samples(report, metrics)[LAG] == 0
+    assert report.obstacles() == (f"digits: {model.problem}",) and not report.well
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        with_digits(replace(WITHOUT_STABLE, revision=7, weight=0)),
+        with_digits(replace(SHARED, revision=None, weight=None)),
+        replace(with_digits(WITHOUT_STABLE), envoy_reachable=False),
+    ],
+    ids=["the old route is in force", "none is in force yet", "Envoy is silent"],
+)
+def test_a_model_lags_while_a_route_is_wanted_or_in_force_or_nobody_knows(report: GatewayReport) -> None:
+    now = [100.0]
+    metrics = GatewayMetrics(clock=lambda: now[0])
+    metrics.observe(report)
+    now[0] += 30
+
+    assert samples(report, metrics)[LAG] == 30
+    assert samples(with_digits(WITHOUT_STABLE), metrics)[LAG] == 0
+
+
 def test_failures_are_counted_from_zero_on() -> None:
     metrics = GatewayMetrics()
     metrics.failed("", "envoy")

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 
 from model_registry import __version__
-from model_registry.serving.gateway.gateway_report import GatewayReport
+from model_registry.serving.gateway.gateway_report import GatewayReport, RoutedReport
 from model_registry.serving.metric_families import Lag, rendered
 
 Failure = Literal["registry", "envoy", "disk"]
@@ -48,10 +48,13 @@ class GatewayMetrics:
     def observe(self, report: GatewayReport) -> None:
         """Notes since when Envoy shares each model's requests otherwise than the registry wants.
 
-        An agent calls it at each look, so that the lag does not begin only when somebody asks for it.
+        An agent calls it at each look, so that the lag does not begin only when somebody asks for it. A model that is
+        to have no route, and has none, does not lag, whatever problem the report tells of it: it would for ever.
         """
         self._lag.observe(
-            name for name, model in report.models.items() if not (model.settled and report.envoy_reachable)
+            name
+            for name, model in report.models.items()
+            if not (report.envoy_reachable and (model.settled or _has_no_route(model)))
         )
 
     def render(self, report: GatewayReport) -> bytes:
@@ -76,6 +79,11 @@ class GatewayMetrics:
             for kind, count in sorted(self._failures.items()):
                 failures.add_metric([kind], count)
         return failures
+
+
+def _has_no_route(model: RoutedReport) -> bool:
+    """Whether none is wanted and none is in force, as Envoy tells: of one that is silent nobody knows."""
+    return model.stable is None and model.revision is None
 
 
 def _measured(report: GatewayReport) -> Iterator[Metric]:
