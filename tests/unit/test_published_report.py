@@ -1,4 +1,4 @@
-"""When an agent says that its server is fit for requests."""
+"""When an agent says that its server is fit for requests, and what it counts of one report after another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from model_registry.serving.sync.published_report import is_ready
+from model_registry.serving.sync.published_report import PublishedReport, is_ready
+from model_registry.serving.sync.sync_metrics import SyncMetrics
 from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport, VersionState
 
 THERE = ModelReport(1, {"stable": 1}, {"stable": 1}, (VersionReport(1, "AVAILABLE"),))
@@ -42,3 +43,31 @@ def test_the_very_first_time_all_that_is_wanted_is_waited_for_but_what_fails() -
         assert not is_ready(report(digits=THERE, faces=failing(state)), {}, first=True)
     assert is_ready(report(digits=THERE, faces=failing("FAILED")), {}, first=True)
     assert not is_ready(replace(report(digits=THERE), registry_age=None), {}, first=True)
+
+
+FAILED = ModelReport(2, {"stable": 2}, {"stable": 1}, (VersionReport(2, "FAILED", why="no memory", gave_up=True),))
+LOADING = replace(FAILED, versions=(VersionReport(2, "LOADING"),))
+
+
+def failed_loads(*looks: ModelReport) -> float | None:
+    """What the agent has counted after reports of these, from its start on."""
+    metrics = SyncMetrics()
+    published = PublishedReport(report(), metrics, first=False)
+    for look in looks:
+        published.publish(report(digits=look), {})
+    lines = metrics.render(published.report).decode().splitlines()
+    found = [line for line in lines if line.startswith("slipway_sync_failures_total{") and 'kind="load"' in line]
+    assert all('model="digits"' in line for line in found)
+    return sum(float(line.split()[-1]) for line in found)
+
+
+def test_a_load_that_fails_is_counted_once_and_once_more_when_it_fails_again() -> None:
+    assert failed_loads(LOADING) == 0
+    assert failed_loads(LOADING, FAILED, FAILED) == 1
+    assert failed_loads(LOADING, FAILED, LOADING, FAILED) == 2
+
+
+def test_a_failure_that_an_agent_remembers_from_before_its_start_is_no_new_one() -> None:
+    assert failed_loads(FAILED, FAILED) == 0
+    assert failed_loads(ABSENT, FAILED) == 0, "the registry was not read at the first look"
+    assert failed_loads(FAILED, LOADING, FAILED) == 1, "it was tried again"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 from model_registry.serving.sync.sync_events import events
 from model_registry.serving.sync.sync_metrics import SyncMetrics
-from model_registry.serving.sync.sync_report import AgentReport, ModelReport
+from model_registry.serving.sync.sync_report import AgentReport, ModelReport, VersionReport
 
 log = logging.getLogger("slipway")
 
@@ -53,15 +53,23 @@ class PublishedReport:
         for level, line in events(before, report):
             log.log(level, "%s", line)
         for name, model in report.models.items():
-            gave_up = {one.version for one in before.models.get(name, ModelReport()).versions if one.gave_up}
-            for one in model.versions:
-                if one.gave_up and one.version not in gave_up:
-                    self._metrics.failed(name, "load")
+            for _ in _failed_loads(before.models.get(name, ModelReport()), model):
+                self._metrics.failed(name, "load")
         ready = is_ready(report, counted_on, first=self._first)
         with self._lock:
             self._report, self._ready = report, ready
         self._first = self._first and not ready
         self._metrics.observe(report)
+
+
+def _failed_loads(before: ModelReport, after: ModelReport) -> list[VersionReport]:
+    """The versions whose load failed between two reports.
+
+    A load is reported before its failure. What is reported as failed from the first on was remembered: were it counted,
+    an agent that is restarted would seem to load it again and again.
+    """
+    awaited = {one.version for one in before.versions if not one.gave_up}
+    return [one for one in after.versions if one.gave_up and one.version in awaited]
 
 
 def is_ready(report: AgentReport, counted_on: Mapping[str, Collection[str]], *, first: bool) -> bool:
