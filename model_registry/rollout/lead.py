@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from model_registry.errors import ConflictError, SlipwayError, StorageError
+from model_registry.errors import ConflictError, NotFoundError, SlipwayError, StorageError
 from model_registry.evidence import Evidence
 from model_registry.journal import new_write_id
 from model_registry.registry import Registry
@@ -136,9 +136,10 @@ class Lead:
                 )
                 assert record is not None
                 return record
-            except (ConflictError, StorageError) as error:
-                # What was not heard of may have been done all the same, at once or by the time it is tried again.
-                # That the state is as this run meant to leave it proves nothing: others end a rollout, too.
+            except (ConflictError, NotFoundError, StorageError) as error:
+                # A disk that is not mounted has no version either. And what was not heard of may have been done all the
+                # same, at once or by the time it is tried again. That the state is as this run meant to leave it proves
+                # nothing: others end a rollout, too.
                 self.state = self._read()
                 if self.state.traffic != self.traffic:
                     if made := self._made(write_id):

@@ -30,6 +30,7 @@ class Store(MemoryStore):
         unheard: How many writes of a state it makes and does not answer.
         goes_with_the_next_write: Whether it is away once it made the next one.
         before_the_next_write: What somebody else does just before that.
+        before_a_read_of: What happens just before a document is read next, by its key.
     """
 
     away = False
@@ -38,7 +39,13 @@ class Store(MemoryStore):
     goes_with_the_next_write = False
     before_the_next_write: Callable[[], object] | None = None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_a_read_of: dict[str, Callable[[], object]] = {}
+
     def get(self, key: str) -> Any:
+        if action := self.before_a_read_of.pop(key, None):
+            action()
         self._fail()
         if self.unmounted:
             raise NotFoundError(f"{key} does not exist in the registry")

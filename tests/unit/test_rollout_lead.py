@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from model_registry import paths
 from model_registry import rollout_transitions as transitions
 from model_registry.errors import ConflictError, NotFoundError, StorageError
 from model_registry.rollout.driver import Driver
@@ -298,6 +299,22 @@ def test_a_registry_that_is_not_mounted_for_a_while_does_not_end_it(town: Town) 
     town.until("baking", lambda: town.fleet.after(45, lambda: setattr(town.store, "unmounted", False)), step=1)
 
     assert town.begin().outcome == "promoted"
+
+
+def test_a_registry_that_goes_while_a_version_is_looked_up_does_not_end_it(town: Town) -> None:
+    went = []
+
+    def unmount() -> None:
+        went.append(town.registry.state("digits").traffic)
+        town.store.unmounted = True
+        town.fleet.after(45, lambda: setattr(town.store, "unmounted", False))
+
+    # Only a transition that moves a label looks for the version: the one that accepts it.
+    town.until("baking", lambda: town.store.before_a_read_of.update({paths.manifest("digits", 2): unmount}), step=2)
+
+    assert town.begin().outcome == "promoted"
+    assert [traffic.phase for traffic in went if traffic] == ["baking"]
+    assert town.actions.count("accept") == 1
 
 
 @pytest.mark.parametrize(("phase", "step"), [("baking", 1), ("leaving", 2)])
