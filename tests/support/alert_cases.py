@@ -22,7 +22,6 @@ AT_A = {"job": "slipway-sync", "instance": "a:8502"}
 AT_G = {"job": "slipway-gateway", "instance": "g:8503"}
 SYNC = 'job="slipway-sync", instance="a:8502"'
 GATEWAY = 'job="slipway-gateway", instance="g:8503"'
-AGENTS = tuple(f'up{{job="slipway-sync", instance="{name}:8502"}}' for name in "abcde")
 # A server that loads for nineteen minutes before it opens its port, and its agent.
 COLD = {
     f"slipway_sync_server_up{{{SYNC}}}": "0x76 1x400",
@@ -36,6 +35,33 @@ NO_CANARY = {
     'up{job="tf-serving", instance="canary:8501"}': "0x400",
     'up{job="slipway-sync", instance="canary:8502"}': "0x400",
 }
+
+
+def agents(*ups: str, fleet: str = "", available: str = "1x60") -> dict[str, str]:
+    """Sync agents: whether each can be asked, and how many versions are there.
+
+    Args:
+        ups: Of each.
+        fleet: Theirs; empty where targets do not tell.
+        available: Versions of the one model that the server beside each has.
+    """
+    of_fleet = f', fleet="{fleet}"' if fleet else ""
+    series: dict[str, str] = {}
+    for number, up in enumerate(ups):
+        target = f'job="slipway-sync", instance="{fleet or "server"}-{number}:8502"{of_fleet}'
+        series[f"up{{{target}}}"] = up
+        series[f'slipway_sync_versions{{{target}, model="digits", state="AVAILABLE"}}'] = available
+        series[f'slipway_sync_versions{{{target}, model="digits", state="FAILED"}}'] = "1x60"
+    return series
+
+
+def gateways(*ups: str) -> dict[str, str]:
+    """Gateways' agents: whether each can be asked, beside an Envoy that did answer."""
+    series: dict[str, str] = {}
+    for number, up in enumerate(ups):
+        target = f'job="slipway-gateway", instance="gateway-{number}:8503"'
+        series |= {f"up{{{target}}}": up, f"slipway_gateway_envoy_up{{{target}}}": "1x60"}
+    return series
 
 
 # A day of samples takes a minute to go through: a rollout stands long after an hour.
@@ -71,7 +97,7 @@ def requests(status: str, values: str, model: str = "digits") -> Series:
 
 def latencies(microseconds: int, values: str) -> Series:
     """TensorFlow Serving's buckets of requests that all took just less than so long."""
-    series = {}
+    series: dict[str, str] = {}
     for bound in (10, 218_795, 393_831, 708_896, 1_276_013):
         bucket = values if bound >= microseconds else f"0x{ROUND}"
         series[_latency(str(bound))] = bucket
@@ -488,50 +514,72 @@ CASES = (
     Case(
         "SlipwayMostAgentsDown",
         "two of three, and no gateway's",
-        {AGENTS[0]: "1x120", AGENTS[1]: "1x60 0x60", AGENTS[2]: "1x60 0x60", f"up{{{GATEWAY}}}": "1x120"},
+        agents("1x120", "1x60 0x60", "1x60 0x60") | gateways("1x120"),
         at="18m30s",
         firing=({"job": "slipway-sync"},),
+        blank=frozenset({"fleet"}),
     ),
     Case(
         "SlipwayMostAgentsDown",
         "all gateways'",
-        {
-            f"up{{{GATEWAY}}}": "1x60 0x60",
-            'up{job="slipway-gateway", instance="h:8503"}': "1x60 0x60",
-            **dict.fromkeys(AGENTS, "1x120"),
-        },
+        agents("1x120", "1x120") | gateways("1x60 0x60", "1x60 0x60"),
         at="18m30s",
         firing=({"job": "slipway-gateway"},),
+        blank=frozenset({"fleet"}),
     ),
     Case(
         "SlipwayMostAgentsDown",
         "both crash again and again, and are there for a moment each in turn",
-        {AGENTS[0]: "1x40" + " 0x8 1" * 8, AGENTS[1]: "1x40 0x3" + " 1 0x8" * 8},
+        agents("1x40" + " 0x8 1" * 8, "1x40 0x3" + " 1 0x8" * 8),
         firing=({"job": "slipway-sync"},),
+        blank=frozenset({"fleet"}),
     ),
-    Case("SlipwayMostAgentsDown", "one of two", {AGENTS[0]: "1x120", AGENTS[1]: "1x60 0x60"}),
-    Case("SlipwayMostAgentsDown", "one of one", {AGENTS[0]: "1x60 0x60", f"up{{{GATEWAY}}}": "1x60 0x60"}),
+    Case(
+        "SlipwayMostAgentsDown",
+        "all of stable, and the canary's are there",
+        agents("1x60 0x60", "1x60 0x60", fleet="stable") | agents("1x120", "1x120", "1x120", fleet="canary"),
+        at="18m30s",
+        firing=({"job": "slipway-sync", "fleet": "stable"},),
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "all of a canary that has requests",
+        agents("1x120", "1x120", "1x120", fleet="stable") | agents("1x60 0x60", "1x60 0x60", fleet="canary"),
+        at="18m30s",
+        firing=({"job": "slipway-sync", "fleet": "canary"},),
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "all of a canary that has none",
+        agents("1x120", "1x120", fleet="stable") | agents("1x60 0x60", "1x60 0x60", fleet="canary", available="0x60"),
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "all, since long",
+        agents("1x20 0x100", "1x20 0x100", fleet="stable", available="1x20"),
+        at="29m",
+        firing=({"job": "slipway-sync", "fleet": "stable"},),
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "three that were added are not there yet",
+        agents("1x120", "1x120")
+        | {f'up{{job="slipway-sync", instance="new-{number}:8502"}}': "_x60 0x60" for number in range(3)},
+    ),
+    Case("SlipwayMostAgentsDown", "one of two", agents("1x120", "1x60 0x60")),
+    Case("SlipwayMostAgentsDown", "one of each two", agents("1x60 0x60", "1x120", fleet="stable") | gateways("0x120")),
+    Case("SlipwayMostAgentsDown", "one of one", agents("1x60 0x60") | gateways("1x60 0x60")),
     Case(
         "SlipwayMostAgentsDown",
         "one of two, and the other did not answer once",
-        {AGENTS[0]: "1x60 0 1x60", AGENTS[1]: "1x20 0x100"},
+        agents("1x60 0 1x60", "1x20 0x100"),
         at="17m15s",
     ),
-    Case(
-        "SlipwayMostAgentsDown",
-        "all are started again at once",
-        dict.fromkeys(AGENTS, "1x60 0x3 1x60"),
-        at="16m15s",
-    ),
+    Case("SlipwayMostAgentsDown", "all are started again at once", agents(*["1x60 0x3 1x60"] * 5), at="16m15s"),
     Case(
         "SlipwayMostAgentsDown",
         "the canary's three are not there yet",
-        {**dict.fromkeys(AGENTS[:2], "1x120"), **dict.fromkeys(AGENTS[2:], "0x120")},
-    ),
-    Case(
-        "SlipwayMostAgentsDown",
-        "one of one, and the canary's is not there yet",
-        {AGENTS[0]: "1x60 0x60", AGENTS[1]: "0x120"},
+        agents("1x120", "1x120", fleet="stable") | agents("0x120", "0x120", "0x120", fleet="canary", available="_x60"),
     ),
     Case(
         "SlipwayMostAgentsDown",

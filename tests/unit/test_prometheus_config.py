@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from model_registry.errors import InvalidInputError
+from model_registry.serving.kubernetes.naming import fleet_selector
 from model_registry.serving.monitoring import monitoring_config
 from model_registry.serving.monitoring.prometheus_config import Scraping, to_text
 
@@ -61,6 +62,18 @@ def test_targets_may_be_pods_whose_ports_are_named_after_the_job() -> None:
         "regex": "tf-serving",
         "action": "keep",
     }
+
+
+def test_pods_tell_their_fleet_by_the_label_that_they_are_rendered_with() -> None:
+    label = next(name for name, value in fleet_selector("cpu-canary").items() if value == "cpu-canary")
+    rule = {
+        "source_labels": ["__meta_kubernetes_pod_label_" + re.sub("[^a-z]", "_", label)],
+        "target_label": "fleet",
+    }
+
+    found = jobs(Scraping(namespace="models"))
+
+    assert [job for job in found if rule in found[job]["relabel_configs"]] == ["tf-serving", "slipway-sync"]
 
 
 def test_pods_that_have_not_begun_or_have_ended_are_not_asked() -> None:

@@ -163,10 +163,11 @@ def of_targets(limits: Thresholds, *, gateway: bool) -> Iterator[Alert]:
     )
     yield Alert(
         "SlipwayMostAgentsDown",
-        expression=_most_down(agents),
+        expression=_most_down(agents, gateway=gateway),
         lasting="2m",
         severity="critical",
-        summary="Of the agents {{ $labels.job }} only {{ $value | humanizePercentage }} can be asked",
+        summary="Of the agents {{ $labels.job }} {{ with $labels.fleet }}of fleet {{ . }} {{ end }}only "
+        "{{ $value | humanizePercentage }} can be asked",
         means="In Kubernetes their pods are taken out of the Services with them: the few that are left get all "
         "requests, and where none is left all requests fail, whatever works beside the agents. Elsewhere requests are "
         "answered; no rollback, and no abort of a rollout, arrives at most places.",
@@ -206,22 +207,26 @@ def _down(memory: str) -> str:
     return "\n  or\n".join(f"({up} == 0 {memory} max_over_time({up}[{_REMEMBERED}]) == 1)" for up in _ANSWERS)
 
 
-def _most_down(agents: str) -> str:
-    """Jobs most of whose agents cannot be asked, of two at least: the share that can.
+def _most_down(agents: str, *, gateway: bool) -> str:
+    """Fleets, and gateways, most of whose agents cannot be asked, of two at least: the share that can.
 
-    As with servers, those count that did answer within a day: a canary's may be waiting for its first label. A job of
-    one agent has no most. Outside Kubernetes one that is down fails no request, and nothing in `up` tells where it
-    runs; SlipwayAgentDown tells of it.
+    Those count that had something to answer requests with within a day: of a sync agent, a version. A canary's fleet
+    has none between rollouts. A fleet of one agent has no most. Outside Kubernetes one that is down fails no request,
+    and nothing in `up` tells where it runs; SlipwayAgentDown tells of it.
 
     Args:
         agents: Selects their `up`.
+        gateway: Whether there are gateways.
     """
-    known = f"max_over_time({agents}[{_REMEMBERED}]) == 1"
+    had = [f'slipway_sync_versions{{state="AVAILABLE"}}[{_REMEMBERED}]']
+    had += [f"slipway_gateway_envoy_up[{_REMEMBERED}]"] if gateway else []
+    counted = " or ".join(f"max_over_time({one}) > 0" for one in had)
     return (
         # Of agents that crash again and again one or another is up for a moment, at which `for` would begin anew.
-        f"avg by (job) (avg_over_time({agents}[1m]) and {known}) < {promql_number(_MOST)}\n"
+        f"avg by (job, fleet) (avg_over_time({agents}[1m]) and on (job, instance) ({counted})) "
+        f"< {promql_number(_MOST)}\n"
         "  and\n"
-        f"count by (job) ({agents} and {known}) >= 2"
+        f"count by (job, fleet) ({agents} and on (job, instance) ({counted})) >= 2"
     )
 
 

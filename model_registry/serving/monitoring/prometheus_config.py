@@ -27,6 +27,8 @@ RULES = "slipway-rules.yaml"
 # The rules look back five minutes, and want four samples in them at least.
 LONGEST_INTERVAL = 60
 
+_FLEET = "app_kubernetes_io_instance"  # the label of a fleet's pods with its name, as Prometheus writes it
+
 _TARGET = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):(?P<port>[1-9][0-9]{0,4})")
 _NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -128,12 +130,15 @@ def _relabelled(job: str) -> list[dict[str, Any]]:
     A pod that has ended is none; nor is one that has not begun, which has an address all the same: a canary's waits in
     Init for its label, for days.
     """
-    return [
+    rules = [
         {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": job, "action": "keep"},
         {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Pending|Succeeded|Failed", "action": "drop"},
         {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
         {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
     ]
+    if job in JOBS:
+        rules.append({"source_labels": [f"__meta_kubernetes_pod_label_{_FLEET}"], "target_label": "fleet"})
+    return rules
 
 
 def _check_target(address: str) -> None:
