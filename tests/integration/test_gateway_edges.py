@@ -174,22 +174,30 @@ def test_a_canary_gets_its_first_requests_only_once_envoy_knows_one_of_its_serve
         began = bench.begin(bench.sync.publish())
         until(agent, lambda report: report.well and report.models["digits"].revision == began)
         shifted = bench.shift(2)  # to 100 %
-        until(agent, lambda report: report.models["digits"].wanted_revision == shifted)
+        until(agent, lambda report: report.models["digits"].revision == shifted)
         for _ in range(20):
             agent.tick()
         model = agent.report().models["digits"]
-        assert (model.revision, model.weight, model.problem) == (began, 0, "")
+        assert (model.revision, model.weight, model.wanted_weight, model.problem) == (shifted, 0, 100, "")
+        assert agent.ready()
         assert {bench.get() for _ in range(20)} == {(200, "/v1/models/digits/labels/stable:predict")}
 
         later += 2 * envoy_watch._UNKNOWN
         model = until(agent, lambda report: report.models["digits"].problem).models["digits"]
-        assert "Envoy knows no server of digits:2, its routes stay: expected an address of canary.inv" in model.problem
+        assert (
+            "Envoy knows no server of digits:2, which gets no requests: expected an address of canary.inv"
+            in model.problem
+        )
 
     bench.envoy.file = known
     with started(bench) as agent:  # what has requests is not taken out again
         until(agent, lambda report: report.well and report.models["digits"].weight == 100)
     bench.envoy.file = known.model_copy(update={"fleets": known.fleets | nowhere.fleets})
-    with started(bench) as agent:
+    (bench.directory / ".slipway" / "gateway.json").unlink()
+    with started(bench) as agent:  # whoever remembers no requests of a canary takes no route away for it
+        model = until(agent, lambda report: report.models["digits"].weight == 0).models["digits"]
+        assert (model.revision, agent.ready()) == (shifted, True)
+        assert {bench.get() for _ in range(20)} == {(200, "/v1/models/digits/labels/stable:predict")}
         withdrawn = bench.withdraw()  # and is never kept from going back
         until(agent, lambda report: report.well and report.models["digits"].revision == withdrawn)
         assert bench.get()[0] == 200

@@ -162,6 +162,14 @@ def test_a_model_that_cannot_be_routed_says_why(found: State, file: FleetFile, s
     assert said in table.problems["digits"]
 
 
+def test_without_its_canary_a_model_goes_to_stable_alone() -> None:
+    shared = routing_table({"digits": state(traffic=traffic(5), stable=2, canary=3)}, TWO)
+
+    assert only(shared).weight == 5
+    assert only(shared.without_canary(["digits"])) == replace(only(shared), weight=0)
+    assert shared.without_canary(["faces"]) == shared
+
+
 def test_a_rollout_without_a_canary_fleet_goes_to_stable_and_says_so() -> None:
     file = FleetFile(fleets={"stable": Fleet(servers=(A,))})
 

@@ -24,7 +24,7 @@ _SHOWN = 200
 _HIGHEST = 2**53  # what a number in JSON may be
 _EXPECTED = "expected http://HOST:PORT of Envoy's admin interface, port 9901 unless fleet.yaml says otherwise"
 
-# What routes wait for: clusters that it has not taken up, or an address of a server of canary.
+# Clusters that it has not taken up, for which a route waits; or an address of a server of canary, for which that does.
 Lack = Literal["clusters", "servers"]
 
 _Read = TypeVar("_Read")
@@ -39,7 +39,7 @@ class EnvoyLook:
         refused: Whether nobody listens there: no Envoy runs, as one that is only slow does.
         live: Whether it takes requests.
         in_force: The weight of canary in percent and the revision, by model, that its routes follow.
-        lacking: The models of those asked about whose routes have to wait, and for what.
+        lacking: The models of those asked about whose requests cannot be shared as is wanted yet, and for want of what.
         problem: What is wrong with its answers; empty where nothing is, or there was none.
     """
 
@@ -49,6 +49,10 @@ class EnvoyLook:
     in_force: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     lacking: Mapping[str, Lack] = field(default_factory=dict)
     problem: str = ""
+
+    def lack(self, what: Lack) -> frozenset[str]:
+        """The models that lack something."""
+        return frozenset(model for model, lack in self.lacking.items() if lack == what)
 
 
 class EnvoyAdmin:

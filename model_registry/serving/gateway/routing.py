@@ -12,8 +12,8 @@ with is then the candidate, from the moment that it is loaded, whatever the weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from model_registry.serving.fleet import FleetFile, Server
 from model_registry.state import State
@@ -91,6 +91,12 @@ class RoutingTable:
     def route(self, model: str) -> ModelRoute | None:
         """How a model's requests are shared; None if the table has none of it."""
         return next((route for route in self.models if route.model == model), None)
+
+    def without_canary(self, models: Collection[str]) -> RoutingTable:
+        """The same, but that the canary of some models gets no requests."""
+        return replace(
+            self, models=tuple(replace(one, weight=0) if one.model in models else one for one in self.models)
+        )
 
 
 def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:

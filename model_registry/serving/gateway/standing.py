@@ -48,7 +48,7 @@ def _standing(name: str, state: State, wanted: RoutingTable, envoy: EnvoyLook, p
 def held_up(
     lacking: Mapping[str, Lack], states: Mapping[str, State], wanted: RoutingTable, *, root: Path
 ) -> dict[str, str]:
-    """Why the routes of some models stay as they are, in words.
+    """Why Envoy does not share the requests of some models as is wanted, in words.
 
     Args:
         lacking: What Envoy should have by now, by model.
@@ -66,8 +66,8 @@ def held_up(
         elif route.model in lacking and route.canary:
             hosts = " or ".join(sorted({server.host for server in route.canary.servers}))
             found[route.model] = (
-                f"Envoy knows no server of {route.model}:{route.canary.version}, its routes stay: expected an address "
-                f"of {hosts}; in Kubernetes a pod has one once it is ready"
+                f"Envoy knows no server of {route.model}:{route.canary.version}, which gets no requests: expected an "
+                f"address of {hosts}; in Kubernetes a pod has one once it is ready"
             )
     return found
 
