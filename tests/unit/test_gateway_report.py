@@ -159,23 +159,20 @@ def test_the_lag_begins_at_the_look_that_found_it_and_not_when_somebody_asks() -
 
 
 LAG = ("slipway_gateway_lag_seconds", "digits")
-WITHOUT_STABLE = RoutedReport(wanted_revision=8, problem="it has no route: it has no label 'stable', but shadow")
-
-
-@pytest.mark.parametrize(
-    "model",
-    [WITHOUT_STABLE, RoutedReport(problem="s3://models/registry has no label of it yet: promote a version")],
-    ids=["other labels", "no state"],
+WITHOUT_STABLE = RoutedReport(
+    wanted_revision=8, unlabelled=True, problem="it has no route: it has no label 'stable', but shadow"
 )
-def test_a_model_that_is_to_have_no_route_and_has_none_does_not_lag(model: RoutedReport) -> None:
+
+
+def test_a_model_that_is_to_have_no_route_and_has_none_does_not_lag() -> None:
     now = [100.0]
     metrics = GatewayMetrics(clock=lambda: now[0])
-    report = with_digits(model)
+    report = with_digits(WITHOUT_STABLE)
     metrics.observe(report)
     now[0] += 3600
 
     assert samples(report, metrics)[LAG] == 0
-    assert report.obstacles() == (f"digits: {model.problem}",) and not report.well
+    assert report.obstacles() == (f"digits: {WITHOUT_STABLE.problem}",) and not report.well
 
 
 @pytest.mark.parametrize(
@@ -183,9 +180,10 @@ def test_a_model_that_is_to_have_no_route_and_has_none_does_not_lag(model: Route
     [
         with_digits(replace(WITHOUT_STABLE, revision=7, weight=0)),
         with_digits(replace(SHARED, revision=None, weight=None)),
+        with_digits(replace(WITHOUT_STABLE, unlabelled=False)),
         replace(with_digits(WITHOUT_STABLE), envoy_reachable=False),
     ],
-    ids=["the old route is in force", "none is in force yet", "Envoy is silent"],
+    ids=["the old route is in force", "none is in force yet", "its state is not known", "Envoy is silent"],
 )
 def test_a_model_lags_while_a_route_is_wanted_or_in_force_or_nobody_knows(report: GatewayReport) -> None:
     now = [100.0]

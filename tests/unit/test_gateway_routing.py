@@ -162,6 +162,14 @@ def test_a_model_that_cannot_be_routed_says_why(found: State, file: FleetFile, s
     assert said in table.problems["digits"]
 
 
+def test_only_of_a_model_that_the_file_names_a_first_label_is_missed() -> None:
+    named = FleetFile(fleets={"stable": Fleet(models=("digits",), servers=(A,))})
+
+    assert routing_table({"digits": State()}, named).problems == {"digits": "it has no label yet: promote a version"}
+    assert routing_table({"digits": State()}, TWO).problems == {}
+    assert routing_table({"digits": State(revision=4)}, named).problems == {}
+
+
 def test_without_its_canary_a_model_goes_to_stable_alone() -> None:
     shared = routing_table({"digits": state(traffic=traffic(5), stable=2, canary=3)}, TWO)
 

@@ -9,9 +9,7 @@ import pytest
 
 from model_registry.errors import FormatError
 from model_registry.serving.fleet import FleetFile, Server
-from model_registry.serving.gateway.envoy_admin import EnvoyLook
 from model_registry.serving.gateway.routing import RoutingTable, routing_table
-from model_registry.serving.gateway.standing import Readiness, standing
 from model_registry.serving.gateway.turnover import Turnover
 from model_registry.serving.gateway.upstream_clusters import clusters_of
 from model_registry.state import State
@@ -125,33 +123,3 @@ def test_a_memory_that_somebody_else_wrote_is_refused_with_what_to_do(data: byte
         Turnover.from_json(data, path="/srv/gateway/.slipway/gateway.json")
 
     assert "remove it" in (refused.value.hint or "")
-
-
-def test_how_a_model_stands_is_wanted_by_the_registry_and_in_force_in_envoy() -> None:
-    states = {"digits": state(3, stable=1, canary=2), "faces": state(4)}
-    envoy = EnvoyLook(reachable=True, live=True, in_force={"digits": (5, 2), "old": (0, 9)})
-    found = standing(states, table(states), envoy, {"birds": "its state cannot be read"})
-
-    assert (found["digits"].stable, found["digits"].canary) == (1, 2)
-    assert (found["digits"].weight, found["digits"].revision, found["digits"].wanted_revision) == (5, 2, 3)
-    assert (found["old"].stable, found["old"].revision) == (None, 9)
-    assert found["birds"].problem == "its state cannot be read"
-    assert "faces" not in found
-
-
-def test_a_new_model_takes_no_gateway_out_and_one_that_was_routed_does() -> None:
-    both = table({"digits": state(1, stable=1), "faces": state(1, stable=1)})
-    one = EnvoyLook(reachable=True, live=True, in_force={"digits": (0, 1)})
-    two = EnvoyLook(reachable=True, live=True, in_force={"digits": (0, 1), "faces": (0, 1)})
-
-    first = Readiness(None)
-    assert not first.see(both, EnvoyLook())
-    assert not first.see(both, one)  # the very first time all that are wanted
-    assert first.see(both, two)
-    assert not first.see(both, one)
-    assert first.see(table({"digits": state(1, stable=1)}), one)  # faces is not to be routed any more
-
-    later = Readiness(["digits"])
-    assert later.see(both, one)
-    assert not later.see(both, EnvoyLook(reachable=True, live=False, in_force=two.in_force))
-    assert not Readiness([]).see(RoutingTable(), EnvoyLook(reachable=True, live=True))

@@ -264,8 +264,9 @@ class GatewayAgent:
 
     def _standing(self, table: RoutingTable, envoy: EnvoyLook) -> dict[str, RoutedReport]:
         states = self._wanted.states
-        slow = held_up(self._envoy.slow(), states, table, root=self._directory.root)
-        return standing(states, table, envoy, slow | self._wanted.unread)
+        waiting = held_up(self._envoy.slow(), states, table, root=self._directory.root)
+        stable, unread = self._fleet.gateway.stable, self._wanted.unread
+        return standing(states, table, envoy, stable=stable, unread=unread, waiting=waiting)
 
     def _told(self) -> GatewayReport:
         """What never changes of the report."""

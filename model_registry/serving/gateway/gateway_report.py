@@ -19,8 +19,9 @@ class RoutedReport:
     Attributes:
         wanted_revision: Of the state that was read last; 0 where it has none.
         revision: Of the state whose routes are in force; None where Envoy shows none, or does not answer.
-        stable: The version that stable names in the registry; None for none.
-        canary: The version that canary names there; None for none.
+        unlabelled: Whether its state was read and gives stable's label no version: it is to have no route.
+        stable: The version that stable is to answer with; None where it is to have no route, or cannot have one.
+        canary: The version that canary is to answer with; None for none.
         wanted_weight: Percent of the requests that are to go to canary.
         weight: Percent that do; None where Envoy shows no route, or does not answer.
         problem: Why it is not routed as its state says, or that state cannot be read; empty if nothing is wrong.
@@ -29,6 +30,7 @@ class RoutedReport:
 
     wanted_revision: Revision = 0
     revision: Revision | None = None
+    unlabelled: bool = False
     stable: Version | None = None
     canary: Version | None = None
     wanted_weight: Percent = 0

@@ -22,7 +22,7 @@ class StatesLook:
 
     Attributes:
         states: Those that were read.
-        problems: Why others were not, by model; a model with one may have a state, too.
+        problems: Why others were not, by model.
         unlisted: Those that were known and are not there any more.
         problem: Why the registry as a whole cannot be read; empty if it can.
     """
@@ -69,8 +69,6 @@ class RegistryStates:
         ):
             if isinstance(found, State):
                 states[name] = found
-                if not found.revision and name in self._named:
-                    problems[name] = f"{self._catalog.store.uri} has no label of it yet: promote a version"
             else:
                 problems[name] = found[0]
                 out_of_reach += [found[0]] if found[1] else []

@@ -104,7 +104,8 @@ def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:
 
     Args:
         states: The models' states, by name. Models that no fleet serves are none of this gateway's, and are left out
-            without a word; so are those that have no label at all.
+            without a word; so are those that have no label any more, and those that never had one and that no fleet
+            names.
         file: Which fleets there are, and which labels requests are shared between.
     """
     routes: list[ModelRoute] = []
@@ -112,7 +113,11 @@ def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:
     notices: dict[str, str] = {}
     for model in sorted(states):
         state = states[model]
-        if not state.labels or not any(fleet.serves(model) for fleet in file.fleets.values()):
+        if not any(fleet.serves(model) for fleet in file.fleets.values()):
+            continue
+        if not state.labels:
+            if not state.revision and any(model in fleet.models for fleet in file.fleets.values()):
+                problems[model] = "it has no label yet: promote a version"
             continue
         route, problem = _route(model, state, file)
         if route is not None:

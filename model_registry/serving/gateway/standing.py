@@ -7,12 +7,18 @@ from pathlib import Path
 
 from model_registry.serving.gateway.envoy_admin import EnvoyLook, Lack
 from model_registry.serving.gateway.gateway_report import RoutedReport
-from model_registry.serving.gateway.routing import RoutingTable
+from model_registry.serving.gateway.routing import ModelRoute, RoutingTable
 from model_registry.state import State
 
 
 def standing(
-    states: Mapping[str, State], wanted: RoutingTable, envoy: EnvoyLook, problems: Mapping[str, str]
+    states: Mapping[str, State],
+    wanted: RoutingTable,
+    envoy: EnvoyLook,
+    *,
+    stable: str,
+    unread: Mapping[str, str],
+    waiting: Mapping[str, str],
 ) -> dict[str, RoutedReport]:
     """How each model stands.
 
@@ -20,28 +26,46 @@ def standing(
         states: As they were read last.
         wanted: What is to be routed by them.
         envoy: What is.
-        problems: What else is wrong, by model.
+        stable: The label without which a model has no route.
+        unread: Why some states cannot be read now, by model.
+        waiting: Why Envoy does not share some models' requests as is wanted, by model.
     """
-    known = {route.model for route in wanted.models} | wanted.problems.keys()
+    unlabelled = {name for name, state in states.items() if stable not in state.labels} - unread.keys()
+    problems = {**wanted.problems, **waiting, **unread}
     return {
-        name: _standing(name, states.get(name, State()), wanted, envoy, problems.get(name, ""))
-        for name in sorted(known | envoy.in_force.keys() | problems.keys())
+        name: _standing(
+            states.get(name, State()),
+            wanted.route(name),
+            envoy.in_force.get(name, (None, None)),
+            unlabelled=name in unlabelled,
+            problem=problems.get(name, ""),
+            notice=wanted.notices.get(name, ""),
+        )
+        for name in sorted({route.model for route in wanted.models} | envoy.in_force.keys() | problems.keys())
     }
 
 
-def _standing(name: str, state: State, wanted: RoutingTable, envoy: EnvoyLook, problem: str) -> RoutedReport:
-    route = wanted.route(name)
-    weight, revision = envoy.in_force.get(name, (None, None))
+def _standing(
+    state: State,
+    route: ModelRoute | None,
+    in_force: tuple[int, int] | tuple[None, None],
+    *,
+    unlabelled: bool,
+    problem: str,
+    notice: str,
+) -> RoutedReport:
+    weight, revision = in_force
     return RoutedReport(
         wanted_revision=state.revision,
         revision=revision,
+        unlabelled=unlabelled,
         stable=route.stable.version if route else None,
         canary=route.canary.version if route and route.canary else None,
         # The registry's, whether or not it can be routed so.
         wanted_weight=state.traffic.weight if state.traffic else 0,
         weight=weight,
-        problem=problem or wanted.problems.get(name, ""),
-        notice=wanted.notices.get(name, ""),
+        problem=problem,
+        notice=notice,
     )
 
 

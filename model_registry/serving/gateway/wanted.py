@@ -21,7 +21,7 @@ class Wanted:
 
     Attributes:
         states: By model.
-        unread: What is wrong with models whose state is the one before, or none.
+        unread: Why models could not be read: their state is the one before, or none.
         may_write: Whether anything is known at all.
     """
 
@@ -76,5 +76,5 @@ class Wanted:
             else:
                 self.states.pop(name, None)
         self.may_write = True
-        if not look.problems.keys() - look.states.keys() and self._unknown.keys() <= look.states.keys():
+        if not look.problems and self._unknown.keys() <= look.states.keys():
             self._blind, self._unknown = False, {}
