@@ -12,7 +12,7 @@ from model_registry.registry import Registry
 from model_registry.revision import revision_of
 from model_registry.servable import Source
 from tests.support.command import slipway
-from tests.support.deployments import finished, logs_of, runs_of, start_run
+from tests.support.deployments import finished, logs_of, paused, runs_of, start_run, state_of
 from tests.support.fixtures_prefect import StartWorker
 from tests.support.fixtures_s3 import Bucket
 from tests.support.prefect_api import artifacts_since, ids, until
@@ -89,6 +89,9 @@ def test_a_schedule_an_event_and_a_label_set_off_what_they_should(
 
     deployment = deployments["package-new-models"]
     scanning = start_run(prefect_server, deployment, trained=f"{trainer.trained}/", variants=["native"], at_once=2)
+    until(lambda: state_of(prefect_server, scanning) != "SCHEDULED", "the worker takes the run")
+    with paused(prefect_server, "default"):  # so that none is over before the next is ordered
+        until(lambda: len(packagings()) == 2, "as many are ordered as may be at once")
     run = finished(prefect_server, scanning)
 
     assert run["state"]["type"] == "FAILED", logs_of(prefect_server, scanning)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,24 @@ def runs_of(server: PrefectServer, deployment: dict[str, Any]) -> list[dict[str,
     return asked(server, "flow_runs", deployments={"id": {"any_": [deployment["id"]]}}, sort="EXPECTED_START_TIME_DESC")
 
 
+def state_of(server: PrefectServer, run: str) -> str:
+    """A run's state, as SCHEDULED."""
+    return str(call(server, f"flow_runs/{run}")["state"]["type"])
+
+
+@contextmanager
+def paused(server: PrefectServer, pool: str) -> Iterator[None]:
+    """Lets a pool's workers take no more runs meanwhile."""
+    call(server, f"work_pools/{pool}", {"is_paused": True}, "PATCH")
+    try:
+        yield
+    finally:
+        call(server, f"work_pools/{pool}", {"is_paused": False}, "PATCH")
+
+
 def finished(server: PrefectServer, run: str) -> dict[str, Any]:
     """Waits until a run is over."""
-    until(lambda: call(server, f"flow_runs/{run}")["state"]["type"] in _OVER, f"the run {run} is over")
+    until(lambda: state_of(server, run) in _OVER, f"the run {run} is over")
     found = call(server, f"flow_runs/{run}")
     assert isinstance(found, dict)
     return found
