@@ -126,20 +126,23 @@ class Lead:
         """
         assert transition.traffic is not None and transition.traffic.before == self.traffic
         origin = replace(self.origin, why=why, evidence=evidence)
-
         write_id = new_write_id()
+
+        def write() -> Record:
+            record = self._registry.change_traffic(self._model, lambda _: transition, origin=origin, write_id=write_id)
+            assert record is not None
+            return record
 
         def change() -> Record:
             try:
-                record = self._registry.change_traffic(
-                    self._model, lambda _: transition, origin=origin, write_id=write_id
-                )
-                assert record is not None
-                return record
-            except (ConflictError, NotFoundError, StorageError) as error:
-                # A disk that is not mounted has no version either. And what was not heard of may have been done all the
-                # same, at once or by the time it is tried again. That the state is as this run meant to leave it proves
-                # nothing: others end a rollout, too.
+                try:
+                    return write()
+                except NotFoundError:
+                    self._read()  # a disk that is not mounted has no version either
+                    return write()
+            except (ConflictError, StorageError) as error:
+                # What was not heard of may have been done all the same, at once or by the time it is tried again.
+                # That the state is as this run meant to leave it proves nothing: others end a rollout, too.
                 self.state = self._read()
                 if self.state.traffic != self.traffic:
                     if made := self._made(write_id):

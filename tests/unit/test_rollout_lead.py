@@ -301,13 +301,20 @@ def test_a_registry_that_is_not_mounted_for_a_while_does_not_end_it(town: Town) 
     assert town.begin().outcome == "promoted"
 
 
-def test_a_registry_that_goes_while_a_version_is_looked_up_does_not_end_it(town: Town) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["for a while", "for a moment"])
+def test_a_registry_that_goes_while_a_version_is_looked_up_does_not_end_it(town: Town, at_once: bool) -> None:
     went = []
 
     def unmount() -> None:
         went.append(town.registry.state("digits").traffic)
         town.store.unmounted = True
-        town.fleet.after(45, lambda: setattr(town.store, "unmounted", False))
+        if at_once:
+            town.store.before_a_read_of[paths.state("digits")] = mount
+        else:
+            town.fleet.after(45, mount)
+
+    def mount() -> None:
+        town.store.unmounted = False
 
     # Only a transition that moves a label looks for the version: the one that accepts it.
     town.until("baking", lambda: town.store.before_a_read_of.update({paths.manifest("digits", 2): unmount}), step=2)
@@ -315,6 +322,18 @@ def test_a_registry_that_goes_while_a_version_is_looked_up_does_not_end_it(town:
     assert town.begin().outcome == "promoted"
     assert [traffic.phase for traffic in went if traffic] == ["baking"]
     assert town.actions.count("accept") == 1
+
+
+def test_a_candidate_that_somebody_deleted_is_not_waited_for(town: Town) -> None:
+    def delete() -> None:
+        town.store.delete([paths.manifest("digits", 2)])
+
+    began = town.fleet.time
+    town.until("baking", delete, step=2)
+
+    with pytest.raises(NotFoundError, match="digits:2 does not exist"):
+        town.begin(store=3600)
+    assert town.fleet.time - began < 600
 
 
 @pytest.mark.parametrize(("phase", "step"), [("baking", 1), ("leaving", 2)])
