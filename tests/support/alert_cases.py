@@ -37,31 +37,27 @@ NO_CANARY = {
 }
 
 
-def agents(*ups: str, fleet: str = "", available: str = "1x60") -> dict[str, str]:
-    """Sync agents: whether each can be asked, and how many versions are there.
+def agents(*ups: str, fleet: str = "", ready: str = "1x60", job: str = "slipway-sync") -> dict[str, str]:
+    """Agents: whether each can be asked, and whether requests may come.
 
     Args:
         ups: Of each.
         fleet: Theirs; empty where targets do not tell.
-        available: Versions of the one model that the server beside each has.
+        ready: Of each, as it says; after the first quarter of an hour it says no more.
+        job: Whether they are servers' or gateways'.
     """
     of_fleet = f', fleet="{fleet}"' if fleet else ""
-    series: dict[str, str] = {}
+    metric = job.replace("-", "_") + "_ready"
+    series = {}
     for number, up in enumerate(ups):
-        target = f'job="slipway-sync", instance="{fleet or "server"}-{number}:8502"{of_fleet}'
-        series[f"up{{{target}}}"] = up
-        series[f'slipway_sync_versions{{{target}, model="digits", state="AVAILABLE"}}'] = available
-        series[f'slipway_sync_versions{{{target}, model="digits", state="FAILED"}}'] = "1x60"
+        target = f'job="{job}", instance="{fleet or "agent"}-{number}:8502"{of_fleet}'
+        series |= {f"up{{{target}}}": up, f"{metric}{{{target}}}": ready}
     return series
 
 
 def gateways(*ups: str) -> dict[str, str]:
-    """Gateways' agents: whether each can be asked, beside an Envoy that did answer."""
-    series: dict[str, str] = {}
-    for number, up in enumerate(ups):
-        target = f'job="slipway-gateway", instance="gateway-{number}:8503"'
-        series |= {f"up{{{target}}}": up, f"slipway_gateway_envoy_up{{{target}}}": "1x60"}
-    return series
+    """The agents of gateways."""
+    return agents(*ups, job="slipway-gateway")
 
 
 # A day of samples takes a minute to go through: a rollout stands long after an hour.
@@ -550,15 +546,24 @@ CASES = (
     ),
     Case(
         "SlipwayMostAgentsDown",
-        "all of a canary that has none",
-        agents("1x120", "1x120", fleet="stable") | agents("1x60 0x60", "1x60 0x60", fleet="canary", available="0x60"),
+        "all of a canary that has no requests any more",
+        agents("1x120", "1x120", fleet="stable") | agents("1x60 0x60", "1x60 0x60", fleet="canary", ready="1x30 0x30"),
     ),
     Case(
         "SlipwayMostAgentsDown",
         "all, since long",
-        agents("1x20 0x100", "1x20 0x100", fleet="stable", available="1x20"),
+        agents("1x20 0x100", "1x20 0x100", fleet="stable", ready="1x20"),
         at="29m",
         firing=({"job": "slipway-sync", "fleet": "stable"},),
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
+        "the addresses of stable's pods are now those of a canary's that was never ready",
+        agents("1x60 stale", "1x60 stale")
+        | {
+            f'up{{job="slipway-sync", instance="agent-{number}:8502", fleet="canary"}}': "_x61 0x60"
+            for number in (0, 1)
+        },
     ),
     Case(
         "SlipwayMostAgentsDown",
@@ -571,6 +576,11 @@ CASES = (
     Case("SlipwayMostAgentsDown", "one of one", agents("1x60 0x60") | gateways("1x60 0x60")),
     Case(
         "SlipwayMostAgentsDown",
+        "one of one, and one was never ready",
+        agents("1x60 0x60") | {'up{job="slipway-sync", instance="new:8502"}': "1x120"},
+    ),
+    Case(
+        "SlipwayMostAgentsDown",
         "one of two, and the other did not answer once",
         agents("1x60 0 1x60", "1x20 0x100"),
         at="17m15s",
@@ -579,7 +589,7 @@ CASES = (
     Case(
         "SlipwayMostAgentsDown",
         "the canary's three are not there yet",
-        agents("1x120", "1x120", fleet="stable") | agents("0x120", "0x120", "0x120", fleet="canary", available="_x60"),
+        agents("1x120", "1x120", fleet="stable") | agents("0x120", "0x120", "0x120", fleet="canary", ready="_x60"),
     ),
     Case(
         "SlipwayMostAgentsDown",

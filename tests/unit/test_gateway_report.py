@@ -195,6 +195,11 @@ def test_a_model_lags_while_a_route_is_wanted_or_in_force_or_nobody_knows(report
     assert samples(with_digits(WITHOUT_STABLE), metrics)[LAG] == 0
 
 
+@pytest.mark.parametrize(("ready", "told"), [(None, None), (False, 0), (True, 1)])
+def test_whether_envoy_is_ready_is_told_once_it_was_looked_at(ready: bool | None, told: float | None) -> None:
+    assert samples(replace(REPORT, ready=ready)).get(("slipway_gateway_ready",)) == told
+
+
 def test_failures_are_counted_from_zero_on() -> None:
     metrics = GatewayMetrics()
     metrics.failed("", "envoy")

@@ -15,7 +15,9 @@ ABSENT = ModelReport(1, {"stable": 1}, {})
 
 
 def report(**models: ModelReport) -> AgentReport:
-    return AgentReport("a", "/r", "/srv", "http://127.0.0.1:8501", (), (), True, 1.0, models=models)
+    return AgentReport(
+        "a", "/r", "/srv", "http://127.0.0.1:8501", server_reachable=True, registry_age=1.0, models=models
+    )
 
 
 def failing(state: VersionState) -> ModelReport:
@@ -47,6 +49,16 @@ def test_the_very_first_time_all_that_is_wanted_is_waited_for_but_what_fails() -
 
 FAILED = ModelReport(2, {"stable": 2}, {"stable": 1}, (VersionReport(2, "FAILED", why="no memory", gave_up=True),))
 LOADING = replace(FAILED, versions=(VersionReport(2, "LOADING"),))
+
+
+def test_what_is_published_says_whether_the_server_is_ready_once_it_was_looked_at() -> None:
+    published = PublishedReport(report(), SyncMetrics(), first=False)
+    seen = [published.report.ready]
+    for look in (THERE, ABSENT, THERE):
+        published.publish(report(digits=look), {"digits": ["stable"]})
+        seen.append(published.report.ready)
+
+    assert seen == [None, True, False, True]
 
 
 def failed_loads(*looks: ModelReport) -> float | None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -54,6 +55,11 @@ def test_what_was_given_up_is_told_of_the_labels_that_name_it_alone() -> None:
     assert told({"stable": 4, "canary": 5}, failed, replace(failed, version=5)) == {"stable": 4, "canary": 5}
     assert told({"stable": 3, "canary": 4}, replace(failed, gave_up=False)) == {}, "a download is tried again"
     assert told({"stable": 3}, failed) == {}
+
+
+@pytest.mark.parametrize(("ready", "told"), [(None, None), (False, 0), (True, 1)])
+def test_whether_the_server_is_ready_is_told_once_it_was_looked_at(ready: bool | None, told: float | None) -> None:
+    assert samples(SyncMetrics(), replace(REPORT, ready=ready)).get(("slipway_sync_ready",)) == told
 
 
 def test_before_the_first_look_there_is_no_age_of_the_registry() -> None:

@@ -93,7 +93,7 @@ class GatewayAgent:
         self._watch = RegistryWatch(
             self._states, metrics, interval=settings.interval, done=self._loop.wake, clock=clock
         )
-        self._report, self._ready = self._told(), False
+        self._report = self._told()
 
     def run(self, stop: threading.Event) -> None:
         """Looks again and again until it is told to stop."""
@@ -175,7 +175,7 @@ class GatewayAgent:
         While Envoy is silent that is as it was, until it counts as gone.
         """
         with self._lock:
-            return self._ready
+            return bool(self._report.ready)
 
     def close(self, timeout: float = 0.0) -> bool:
         """Ends what is under way, and lets another agent have the directory.
@@ -245,21 +245,22 @@ class GatewayAgent:
         self._write_clusters(table)
 
     def _publish(self, table: RoutingTable, envoy: EnvoyLook, disk_problem: str) -> None:
+        before = self._report
         report = replace(
             self._told(),
             envoy_reachable=envoy.reachable,
+            # All replicas are under load at once: were the slow ones unready, none would be left.
+            ready=before.ready if self._envoy.may_be_running(envoy) else self._readiness.see(table, envoy),
             envoy_problem=envoy.problem,
             registry_age=self._watch.age,
             registry_problem=self._watch.problem,
             disk_problem=disk_problem,
             models=self._standing(table, envoy),
         )
-        for level, line in events(self._report, report):
+        for level, line in events(before, report):
             log.log(level, "%s", line)
-        # All replicas are under load at once: were the slow ones unready, none would be left.
-        ready = self._ready if self._envoy.may_be_running(envoy) else self._readiness.see(table, envoy)
         with self._lock:
-            self._report, self._ready = report, ready
+            self._report = report
         self._metrics.observe(report)
 
     def _standing(self, table: RoutingTable, envoy: EnvoyLook) -> dict[str, RoutedReport]:

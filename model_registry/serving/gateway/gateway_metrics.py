@@ -93,6 +93,8 @@ def _measured(report: GatewayReport) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "slipway_gateway_envoy_up", "1 if Envoy answered when it was asked last.", value=report.envoy_reachable
     )
+    if report.ready is not None:
+        yield GaugeMetricFamily("slipway_gateway_ready", "1 if Envoy is fit for requests.", value=report.ready)
     age = GaugeMetricFamily(
         "slipway_gateway_registry_age_seconds", "Seconds since the registry was read last.", labels=()
     )

@@ -59,6 +59,7 @@ class GatewayReport:
         envoy: The URL of Envoy's admin interface.
         envoy_reachable: Whether that answered as Envoy does when it was asked last.
         envoy_problem: What is wrong with Envoy's answers, or what it refused; empty for nothing.
+        ready: Whether Envoy is fit for requests, as /readyz says; None before the first look.
         registry_age: Seconds since the registry was read last; None before the first time.
         registry_problem: Why it cannot be read; empty if it can.
         disk_problem: Why the directory could not be written when that was tried last; empty if it could.
@@ -71,6 +72,7 @@ class GatewayReport:
     envoy: str
     envoy_reachable: bool = False
     envoy_problem: str = ""
+    ready: bool | None = None
     registry_age: float | None = None
     registry_problem: str = ""
     disk_problem: str = ""

@@ -210,23 +210,23 @@ def _down(memory: str) -> str:
 def _most_down(agents: str, *, gateway: bool) -> str:
     """Fleets, and gateways, most of whose agents cannot be asked, of two at least: the share that can.
 
-    Those count that had something to answer requests with within a day: of a sync agent, a version. A canary's fleet
-    has none between rollouts. A fleet of one agent has no most. Outside Kubernetes one that is down fails no request,
-    and nothing in `up` tells where it runs; SlipwayAgentDown tells of it.
+    Those count that said last, within a day, that requests may come: not those of a canary's fleet between rollouts. A
+    fleet of one agent has no most. Outside Kubernetes one that is down fails no request, and nothing in `up` tells
+    where it runs; SlipwayAgentDown tells of it.
 
     Args:
         agents: Selects their `up`.
         gateway: Whether there are gateways.
     """
-    had = [f'slipway_sync_versions{{state="AVAILABLE"}}[{_REMEMBERED}]']
-    had += [f"slipway_gateway_envoy_up[{_REMEMBERED}]"] if gateway else []
-    counted = " or ".join(f"max_over_time({one}) > 0" for one in had)
+    said = ["slipway_sync_ready", *(["slipway_gateway_ready"] if gateway else [])]
+    were_ready = " or ".join(f"last_over_time({ready}[{_REMEMBERED}]) == 1" for ready in said)
+    # An address may have been that of another fleet's pod.
+    counted = f"and on (job, instance, fleet) ({were_ready})"
     return (
         # Of agents that crash again and again one or another is up for a moment, at which `for` would begin anew.
-        f"avg by (job, fleet) (avg_over_time({agents}[1m]) and on (job, instance) ({counted})) "
-        f"< {promql_number(_MOST)}\n"
+        f"avg by (job, fleet) (avg_over_time({agents}[1m]) {counted}) < {promql_number(_MOST)}\n"
         "  and\n"
-        f"count by (job, fleet) ({agents} and on (job, instance) ({counted})) >= 2"
+        f"count by (job, fleet) ({agents} {counted}) >= 2"
     )
 
 

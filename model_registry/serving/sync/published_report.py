@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from model_registry.serving.sync.sync_events import events
 from model_registry.serving.sync.sync_metrics import SyncMetrics
@@ -27,7 +28,6 @@ class PublishedReport:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._report = report
-        self._ready = False
         self._first = first
 
     @property
@@ -36,29 +36,23 @@ class PublishedReport:
         with self._lock:
             return self._report
 
-    @property
-    def ready(self) -> bool:
-        """Whether the server was fit for requests then."""
-        with self._lock:
-            return self._ready
-
     def publish(self, report: AgentReport, counted_on: Mapping[str, Collection[str]]) -> None:
         """Replaces it, and tells what happened since.
 
         Args:
-            report: The new one.
+            report: The new one, but for `ready`.
             counted_on: The labels under which the server is to answer, by model: it did before.
         """
         before = self._report
+        report = replace(report, ready=is_ready(report, counted_on, first=self._first))
         for level, line in events(before, report):
             log.log(level, "%s", line)
         for name, model in report.models.items():
             for _ in _failed_loads(before.models.get(name, ModelReport()), model):
                 self._metrics.failed(name, "load")
-        ready = is_ready(report, counted_on, first=self._first)
         with self._lock:
-            self._report, self._ready = report, ready
-        self._first = self._first and not ready
+            self._report = report
+        self._first = self._first and not report.ready
         self._metrics.observe(report)
 
 

@@ -171,7 +171,7 @@ class SyncAgent:
 
     def ready(self) -> bool:
         """Whether the server is fit for requests: it answers under the labels that it answered under before."""
-        return self._published.ready
+        return bool(self._published.report.ready)
 
     def retry(self, model: str, version: int) -> None:
         """Lets a version that failed be tried again.

@@ -117,6 +117,8 @@ def _measured(report: AgentReport) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "slipway_sync_server_up", "1 if the server answered when it was asked last.", value=report.server_reachable
     )
+    if report.ready is not None:
+        yield GaugeMetricFamily("slipway_sync_ready", "1 if the server is fit for requests.", value=report.ready)
     age = GaugeMetricFamily("slipway_sync_registry_age_seconds", "Seconds since the registry was read last.", labels=())
     if report.registry_age is not None:
         age.add_metric([], report.registry_age)

@@ -83,6 +83,7 @@ class AgentReport:
         follows_models: The models it follows; empty for all.
         follows_labels: The labels it follows; empty for all.
         server_reachable: Whether that answered when it was asked last.
+        ready: Whether it is fit for requests, as /readyz says; None before the first look.
         registry_age: Seconds since the registry was read last; None before the first time.
         registry_problem: Why it cannot be read; empty if it can.
         disk_problem: Why the directory could not be written or looked at when that was tried last; empty if it could.
@@ -96,6 +97,7 @@ class AgentReport:
     follows_models: tuple[str, ...] = ()
     follows_labels: tuple[Label, ...] = ()
     server_reachable: bool = False
+    ready: bool | None = None
     registry_age: float | None = None
     registry_problem: str = ""
     disk_problem: str = ""
