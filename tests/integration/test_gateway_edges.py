@@ -189,6 +189,15 @@ def test_a_canary_gets_its_first_requests_only_once_envoy_knows_one_of_its_serve
             in model.problem
         )
 
+        bench.envoy.kill()
+        until(agent, lambda report: not report.envoy_reachable)
+        until(agent, lambda _: not agent.ready())
+        bench.envoy.start()  # whoever knows nothing of a server gives it no requests either
+        until(agent, lambda report: report.models["digits"].revision == shifted)
+        for _ in range(20):
+            agent.tick()
+        assert (agent.report().models["digits"].weight, bench.get()[0]) == (0, 200)
+
     bench.envoy.file = known
     with started(bench) as agent:  # what has requests is not taken out again
         until(agent, lambda report: report.well and report.models["digits"].weight == 100)
@@ -201,6 +210,25 @@ def test_a_canary_gets_its_first_requests_only_once_envoy_knows_one_of_its_serve
         withdrawn = bench.withdraw()  # and is never kept from going back
         until(agent, lambda report: report.well and report.models["digits"].revision == withdrawn)
         assert bench.get()[0] == 200
+
+
+def test_a_gateway_that_begins_during_a_rollout_waits_for_an_address_of_the_canary_too(bench: GatewayBench) -> None:
+    bench.envoy.kill()
+    known = bench.envoy.file
+    nowhere = FleetFile.model_validate({"fleets": {"canary": {"servers": [{"host": "canary.invalid"}]}}})
+    bench.envoy.file = known.model_copy(update={"fleets": known.fleets | nowhere.fleets})
+    bench.begin(bench.sync.publish())
+    shifted = bench.shift(2)  # to 100 %
+    with started(bench) as agent:
+        agent.prepare()
+        bench.envoy.start()
+        model = until(agent, lambda report: report.models["digits"].revision == shifted).models["digits"]
+        for _ in range(20):
+            agent.tick()
+        assert (model.weight, bench.get()[0], agent.ready()) == (0, 200, True)
+    bench.envoy.file = known
+    with started(bench) as agent:
+        until(agent, lambda report: report.well and report.models["digits"].weight == 100)
 
 
 def test_without_its_memory_it_leaves_routes_alone_until_every_state_was_read(bench: GatewayBench) -> None:

@@ -225,13 +225,14 @@ class GatewayAgent:
     def _go_over(self, table: RoutingTable, envoy: EnvoyLook) -> None:
         """Lets routes follow what is wanted where Envoy has the clusters, or there is no Envoy; ends what has drained.
 
-        A canary none of whose servers Envoy knows gets no first requests. What is remembered is written before the
-        routes.
+        A canary gets no first requests while Envoy knows none of its servers, or nobody knows whether it does. What is
+        remembered is written before the routes.
         """
         if not self._wanted.may_write:
             return
         drained = self._envoy.drained(self._turnover.models, envoy)
-        table = table.without_canary(envoy.lack("servers"))
+        first = {route.model for route in self._turnover.first(table).models}
+        table = table.without_canary(envoy.lack("servers") if envoy.reachable else first)
         over = self._turnover.behind(table, self._wanted.states) - envoy.lack("clusters")
         if self._envoy.may_be_running(envoy):
             over = frozenset()  # nobody knows which clusters it has
