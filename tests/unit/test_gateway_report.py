@@ -160,7 +160,7 @@ def test_the_lag_begins_at_the_look_that_found_it_and_not_when_somebody_asks() -
 
 LAG = ("slipway_gateway_lag_seconds", "digits")
 WITHOUT_STABLE = RoutedReport(
-    wanted_revision=8, unlabelled=True, problem="it has no route: it has no label 'stable', but shadow"
+    wanted_revision=8, unrouted=True, problem="it has no route: it has no label 'stable', but shadow"
 )
 
 
@@ -180,7 +180,7 @@ def test_a_model_that_is_to_have_no_route_and_has_none_does_not_lag() -> None:
     [
         with_digits(replace(WITHOUT_STABLE, revision=7, weight=0)),
         with_digits(replace(SHARED, revision=None, weight=None)),
-        with_digits(replace(WITHOUT_STABLE, unlabelled=False)),
+        with_digits(replace(WITHOUT_STABLE, unrouted=False)),
         replace(with_digits(WITHOUT_STABLE), envoy_reachable=False),
     ],
     ids=["the old route is in force", "none is in force yet", "its state is not known", "Envoy is silent"],

@@ -30,6 +30,7 @@ def fleet(**fields: object) -> FleetFile:
 
 
 FLEET = fleet()
+SHADOW = FleetFile.model_validate({"fleets": {"shadow": {"servers": [{"host": "shadow"}]}}})
 
 
 def state(revision: int, **labels: int) -> State:
@@ -44,7 +45,7 @@ def test_how_a_model_stands_is_wanted_by_the_registry_and_in_force_in_envoy() ->
     states = {"digits": state(3, stable=1, canary=2), "faces": state(4)}
     envoy = EnvoyLook(reachable=True, live=True, in_force={"digits": (5, 2), "old": (0, 9)})
     unread = {"birds": "its state cannot be read"}
-    found = standing(states, table(states), envoy, stable="stable", unread=unread, waiting={"digits": "it waits"})
+    found = standing(states, table(states), envoy, unread=unread, waiting={"digits": "it waits"})
 
     assert (found["digits"].stable, found["digits"].canary) == (1, 2)
     assert found["digits"].problem == "it waits"
@@ -97,7 +98,6 @@ def lag_of_digits(
         wanted.states,
         routing_table(wanted.states, file),
         EnvoyLook(reachable=True, live=True, in_force=in_force),
-        stable=file.gateway.stable,
         unread=wanted.unread,
         waiting={},
     )
@@ -121,6 +121,14 @@ def test_a_model_that_is_to_have_no_route_and_has_none_does_not_lag(registry: Re
 
     assert lag_of_digits(registry, FLEET, {}) == 0
     assert lag_of_digits(registry, FLEET, {"digits": (0, 1)}) == 3600
+
+
+def test_a_model_that_no_fleet_is_to_serve_the_stable_version_of_does_not_lag(registry: Registry) -> None:
+    registry.promote("digits", 1, "stable", origin=ANN)
+    others = fleet(models=["faces"]).model_copy(update={"fleets": fleet(models=["faces"]).fleets | SHADOW.fleets})
+
+    assert lag_of_digits(registry, others, {}) == 0
+    assert lag_of_digits(registry, others, {"digits": (0, 1)}) == 3600
 
 
 def test_a_model_that_is_to_have_a_route_and_cannot_have_one_lags(registry: Registry) -> None:

@@ -267,8 +267,7 @@ class GatewayAgent:
     def _standing(self, table: RoutingTable, envoy: EnvoyLook) -> dict[str, RoutedReport]:
         states = self._wanted.states
         waiting = held_up(self._envoy.slow(), states, table, root=self._directory.root)
-        stable, unread = self._fleet.gateway.stable, self._wanted.unread
-        return standing(states, table, envoy, stable=stable, unread=unread, waiting=waiting)
+        return standing(states, table, envoy, unread=self._wanted.unread, waiting=waiting)
 
     def _told(self) -> GatewayReport:
         """What never changes of the report."""

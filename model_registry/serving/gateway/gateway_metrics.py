@@ -48,9 +48,9 @@ class GatewayMetrics:
     def observe(self, report: GatewayReport) -> None:
         """Notes since when Envoy shares each model's requests otherwise than the registry wants.
 
-        An agent calls it at each look, so that the lag does not begin only when somebody asks for it. A model whose
-        state gives it no route, and that has none, does not lag, whatever problem the report tells of it: it would for
-        ever. Of one whose state cannot be read nobody knows that.
+        An agent calls it at each look, so that the lag does not begin only when somebody asks for it. A model that is
+        to have no route, and has none, does not lag, whatever problem the report tells of it: it would for ever. Of one
+        whose state cannot be read nobody knows that.
         """
         self._lag.observe(
             name
@@ -84,7 +84,7 @@ class GatewayMetrics:
 
 def _needs_no_route(model: RoutedReport) -> bool:
     """Whether no route is wanted and none is in force, as Envoy tells: of one that is silent nobody knows."""
-    return model.unlabelled and model.revision is None
+    return model.unrouted and model.revision is None
 
 
 def _measured(report: GatewayReport) -> Iterator[Metric]:

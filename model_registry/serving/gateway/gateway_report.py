@@ -19,7 +19,8 @@ class RoutedReport:
     Attributes:
         wanted_revision: Of the state that was read last; 0 where it has none.
         revision: Of the state whose routes are in force; None where Envoy shows none, or does not answer.
-        unlabelled: Whether its state was read and gives stable's label no version: it is to have no route.
+        unrouted: Whether it is to have no route: its state, which was read, gives stable no version, or the fleet file
+            gives that no fleet.
         stable: The version that stable is to answer with; None where it is to have no route, or cannot have one.
         canary: The version that canary is to answer with; None for none.
         wanted_weight: Percent of the requests that are to go to canary.
@@ -30,7 +31,7 @@ class RoutedReport:
 
     wanted_revision: Revision = 0
     revision: Revision | None = None
-    unlabelled: bool = False
+    unrouted: bool = False
     stable: Version | None = None
     canary: Version | None = None
     wanted_weight: Percent = 0
@@ -58,8 +59,8 @@ class GatewayReport:
         directory: What it fills.
         envoy: The URL of Envoy's admin interface.
         envoy_reachable: Whether that answered as Envoy does when it was asked last.
-        envoy_problem: What is wrong with Envoy's answers, or what it refused; empty for nothing.
         ready: Whether Envoy is fit for requests, as /readyz says; None before the first look.
+        envoy_problem: What is wrong with Envoy's answers, or what it refused; empty for nothing.
         registry_age: Seconds since the registry was read last; None before the first time.
         registry_problem: Why it cannot be read; empty if it can.
         disk_problem: Why the directory could not be written when that was tried last; empty if it could.
@@ -71,8 +72,8 @@ class GatewayReport:
     directory: str
     envoy: str
     envoy_reachable: bool = False
-    envoy_problem: str = ""
     ready: bool | None = None
+    envoy_problem: str = ""
     registry_age: float | None = None
     registry_problem: str = ""
     disk_problem: str = ""

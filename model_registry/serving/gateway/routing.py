@@ -82,11 +82,13 @@ class RoutingTable:
         problems: By model, what keeps it from being routed as its state says, in words; whoever has one may still be
             among `models`, and is then routed as far as it can be.
         notices: By model, what is worth knowing of it, in words, and keeps it from nothing.
+        unrouted: The models that are to have no route: stable names nothing of them, or no fleet serves it.
     """
 
     models: tuple[ModelRoute, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
     notices: Mapping[str, str] = field(default_factory=dict)
+    unrouted: frozenset[str] = frozenset()
 
     def route(self, model: str) -> ModelRoute | None:
         """How a model's requests are shared; None if the table has none of it."""
@@ -111,10 +113,13 @@ def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:
     routes: list[ModelRoute] = []
     problems: dict[str, str] = {}
     notices: dict[str, str] = {}
+    unrouted: set[str] = set()
     for model in sorted(states):
         state = states[model]
         if not any(fleet.serves(model) for fleet in file.fleets.values()):
             continue
+        if file.gateway.stable not in state.labels or not file.fleets_of(model, file.gateway.stable):
+            unrouted.add(model)
         if not state.labels:
             if not state.revision and any(model in fleet.models for fleet in file.fleets.values()):
                 problems[model] = "it has no label yet: promote a version"
@@ -126,7 +131,7 @@ def routing_table(states: Mapping[str, State], file: FleetFile) -> RoutingTable:
                 notices[model] = notice
         if problem:
             problems[model] = problem
-    return RoutingTable(tuple(routes), problems, notices)
+    return RoutingTable(tuple(routes), problems, notices, frozenset(unrouted))
 
 
 def _route(model: str, state: State, file: FleetFile) -> tuple[ModelRoute | None, str]:

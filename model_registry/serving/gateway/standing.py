@@ -16,7 +16,6 @@ def standing(
     wanted: RoutingTable,
     envoy: EnvoyLook,
     *,
-    stable: str,
     unread: Mapping[str, str],
     waiting: Mapping[str, str],
 ) -> dict[str, RoutedReport]:
@@ -26,18 +25,16 @@ def standing(
         states: As they were read last.
         wanted: What is to be routed by them.
         envoy: What is.
-        stable: The label without which a model has no route.
         unread: Why some states cannot be read now, by model.
         waiting: Why Envoy does not share some models' requests as is wanted, by model.
     """
-    unlabelled = {name for name, state in states.items() if stable not in state.labels} - unread.keys()
     problems = {**wanted.problems, **waiting, **unread}
     return {
         name: _standing(
             states.get(name, State()),
             wanted.route(name),
             envoy.in_force.get(name, (None, None)),
-            unlabelled=name in unlabelled,
+            unrouted=name in wanted.unrouted and name not in unread,
             problem=problems.get(name, ""),
             notice=wanted.notices.get(name, ""),
         )
@@ -50,7 +47,7 @@ def _standing(
     route: ModelRoute | None,
     in_force: tuple[int, int] | tuple[None, None],
     *,
-    unlabelled: bool,
+    unrouted: bool,
     problem: str,
     notice: str,
 ) -> RoutedReport:
@@ -58,7 +55,7 @@ def _standing(
     return RoutedReport(
         wanted_revision=state.revision,
         revision=revision,
-        unlabelled=unlabelled,
+        unrouted=unrouted,
         stable=route.stable.version if route else None,
         canary=route.canary.version if route and route.canary else None,
         # The registry's, whether or not it can be routed so.
