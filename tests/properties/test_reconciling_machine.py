@@ -262,7 +262,8 @@ class ReconcilingMachine(RuleBasedStateMachine):
         self._let_pass(asking)
         looked = self.now
         answers = answers and self.server.ready
-        asked = {name: agent.decisions[name].ask if name in agent.decisions else frozenset() for name in _MODELS}
+        in_file = {name: frozenset(files[name].labels if name in files else ()) for name in _MODELS}
+        asked = {name: agent.decisions[name].ask if name in agent.decisions else in_file[name] for name in _MODELS}
         unknown = {*slow} if answers else {*_MODELS} if slow else set()
         gone = not answers and not unknown
         told = {

@@ -64,8 +64,10 @@ class FollowedModel:
 
     @property
     def asks(self) -> frozenset[str]:
-        """The labels whose answer the next decision needs."""
-        return self.decision.ask if self.decision else frozenset()
+        """The labels whose answer the next decision needs: the first one knows of none, and needs those of the file."""
+        if self.decision:
+            return self.decision.ask
+        return frozenset(self.config.labels if self.config else ())
 
     def take(self, look: ModelLook, *, out_of_reach: bool) -> None:
         """Notes what the registry says. What was read well stands until something newer is.

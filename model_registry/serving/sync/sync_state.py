@@ -133,7 +133,8 @@ class Seen:
         gone: Whether a server that does not answer has ended, as far as can be told. If not, it is only slow, or
             speaks strangely of this model, and nothing is known.
         first: Whether no version of any model was ever AVAILABLE here (`AgentMemory.first`).
-        answered: The version that it answered with, of the labels that the last decision told to ask for.
+        answered: The version that it answered with, of the labels that the last decision told to ask for; before the
+            first one, of those of the file.
         now: When.
         elsewhere: What the server is loading for other models: the highest `Decision.loading` of theirs.
     """
