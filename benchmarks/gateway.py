@@ -27,7 +27,7 @@ from model_registry.serving.fleet import FleetFile
 from model_registry.serving.gateway.routing import routing_table
 from model_registry.state import State
 from tests.support.envoy_process import EnvoyProcess, program
-from tests.support.model_server_processes import free_port
+from tests.support.ports import free_port
 
 _TYPE = "type.googleapis.com/envoy."
 _HTTP2 = {"explicit_http_config": {"http2_protocol_options": {}}}

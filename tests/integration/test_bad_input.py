@@ -25,8 +25,8 @@ from tasks.package_request import PackageRequest
 from tasks.packaging_run import packaging_run
 from tests.support.command import Outcome, assert_no_process_in, scratch_of, slipway, tree
 from tests.support.fixtures_s3 import Bucket
+from tests.support.ports import free_port
 from tests.support.prefect_processes import PrefectServer
-from tests.support.s3_server import free_port
 
 UNREACHABLE_WITHIN = 30.0
 CUSTOM = "source: custom.keras\ncustom_objects: [harbour_layers]\n"

@@ -21,7 +21,7 @@ from model_registry.errors import FormatError, InvalidInputError, NotFoundError,
 from model_registry.serving.client import Client, Tls
 from model_registry.serving.client_messages import message_class
 from tests.support.certificates import Authority
-from tests.support.model_server_processes import free_port
+from tests.support.ports import free_port
 from tests.support.prediction_service import Service, serving
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "the batching queue is full")

@@ -29,7 +29,7 @@ from model_registry.serving.gateway.routing import RoutingTable
 from tests.support.fixtures_model_server import StartServer
 from tests.support.fixtures_s3 import Bucket
 from tests.support.model_server import flags
-from tests.support.model_server_processes import free_port
+from tests.support.ports import free_port
 from tests.support.sync_bench import SyncBench
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from model_registry.serving.gateway.routing import ModelRoute, RoutingTable, Sid
 from tests.support.echo_backend import echo_backend
 from tests.support.envoy_process import EnvoyProcess
 from tests.support.fixtures_envoy import StartEnvoy
-from tests.support.model_server_processes import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

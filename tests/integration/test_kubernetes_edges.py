@@ -20,7 +20,7 @@ from model_registry.serving.kubernetes.gateway import drain_command
 from tests.support.envoy_process import EnvoyProcess
 from tests.support.fixtures_envoy import StartEnvoy
 from tests.support.kubernetes_objects import container, rendered
-from tests.support.model_server_processes import free_port
+from tests.support.ports import free_port
 
 FILE = FleetFile(fleets={"stable": Fleet(servers=(Server(host="127.0.0.1"),))})
 

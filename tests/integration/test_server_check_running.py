@@ -23,7 +23,7 @@ from tasks.model_process.replay_messages import ReplayPlan
 from tasks.server_check import Subject, check_in_server, require_server
 from tests.support.fixtures_model_server import StartServer
 from tests.support.model_server_processes import RunningServer, until
-from tests.support.s3_server import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("model_server")
 

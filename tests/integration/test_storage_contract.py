@@ -31,7 +31,7 @@ from model_registry.storage.durable import translated
 from model_registry.storage.s3_client import BACKEND_ERRORS
 from model_registry.storage.s3_errors import translate
 from tests.support.fixtures_s3 import Bucket
-from tests.support.s3_server import free_port
+from tests.support.ports import free_port
 
 _BIG = 20 << 20  # three parts
 

@@ -14,7 +14,8 @@ from model_registry.registry import Registry
 from tests.support.command import Outcome, slipway
 from tests.support.fixtures_model_server import StartServer
 from tests.support.fixtures_s3 import Bucket
-from tests.support.model_server_processes import RunningServer, free_port
+from tests.support.model_server_processes import RunningServer
+from tests.support.ports import free_port
 from tests.support.served_models import answered_version
 from tests.support.sync_bench import Agent, SyncBench
 from tests.support.tiny_models import TinyModels

@@ -30,7 +30,7 @@ from model_registry.serving.gateway.envoy_resources import (
     weights_in_force,
 )
 from model_registry.serving.gateway.routing import RoutingTable
-from tests.support.model_server_processes import free_port
+from tests.support.ports import free_port
 
 _LOG_TAIL = 6000
 _SAMPLE = re.compile(r"(?P<name>[a-zA-Z0-9_:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
@@ -213,9 +213,11 @@ class EnvoyProcess:
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = _SECONDS) -> None:
         """Waits for something that comes about by itself."""
         deadline = time.monotonic() + seconds
-        while not condition():
+        while True:
             if self._process is not None and self._process.poll() is not None:
                 raise AssertionError(f"Envoy ended with {self._process.returncode} before {what}\n{self.tail()}")
+            if condition():
+                return
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited {seconds:.0f} s for {what}\n{self.tail()}")
             time.sleep(0.02)

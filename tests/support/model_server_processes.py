@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import http.client
 import json
 import os
-import random
 import signal
 import socket
 import time
@@ -16,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.model_server_launchers import Launcher
+from tests.support.ports import free_port
 
 _READY_SECONDS = 120.0
 _END_SECONDS = 60.0
 _LOG_TAIL = 4000
-# Below the ports that outgoing connections get: a server that is started again wants its old ones.
-_PORTS = range(15_000, 31_000)
 
 
 class RunningServer:
@@ -187,23 +184,6 @@ def until(reached: Callable[[], Any], server: RunningServer, what: str, seconds:
         assert time.monotonic() < deadline, f"expected that {what} within {seconds} s\n{server.tail()}"
         time.sleep(0.05)
     return found
-
-
-@functools.cache
-def _taken() -> set[int]:
-    return set()
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on, and that this process has not given away yet."""
-    while True:
-        port = random.choice(_PORTS)
-        if port in _taken():
-            continue
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            _taken().add(port)
-            return port
 
 
 def _is_open(port: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+from tests.support.ports import free_port
 
 _START_SECONDS = 120
 _STOP_SECONDS = 20
@@ -101,7 +102,7 @@ def running_server(home: Path, *, ui: bool = False, database: Path | None = None
         ui: Whether it serves its pages too.
         database: One that `make_database` made. The server begins with a copy of it, and does no more than tests need.
     """
-    port = _free_port()
+    port = free_port()
     client = httpx.Client(
         base_url=f"http://127.0.0.1:{port}/api/",
         timeout=60,
@@ -217,12 +218,6 @@ def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None, l
             tail = log.read_text(errors="replace")[-_LOG_TAIL:]
             raise RuntimeError(f"expected that {what}; found: {found}\n{tail}")
         time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _answers(server: PrefectServer) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.model_server_processes import free_port
+from tests.support.ports import free_port
 
 _READY_SECONDS = 60.0
 _END_SECONDS = 30.0

@@ -14,7 +14,8 @@ from tests.support.command import slipway
 from tests.support.envoy_process import EnvoyProcess
 from tests.support.gateway_bench import GatewayBench
 from tests.support.model_server_launchers import Launcher
-from tests.support.model_server_processes import RunningServer, free_port
+from tests.support.model_server_processes import RunningServer
+from tests.support.ports import free_port
 from tests.support.prometheus_server import PrometheusServer
 from tests.support.rollout_bench import MODEL, UNHASTY, RolloutBench
 from tests.support.sync_bench import SyncBench

@@ -6,7 +6,6 @@ ministack keeps the conditions of a write; `rclone serve s3` ignores them all, a
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import boto3
 from botocore.config import Config
+
+from tests.support.ports import free_port
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _READY_WITHIN = 60.0
@@ -164,13 +165,6 @@ def _answers(url: str) -> bool:
             return error.code < 500  # it does not like what we ask, so it is there
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _create_user(endpoint: str) -> tuple[str, str]:
