@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from model_registry.serving.monitoring import alerts, prometheus_config
 from model_registry.serving.monitoring.alert import Thresholds
 from model_registry.serving.monitoring.prometheus_config import Scraping
+from model_registry.serving.monitoring.recording_rules import recordings
 from tests.support.alert_cases import CASES, THRESHOLDS, Case
 
 NAMES = sorted(alert.name for alert in alerts.alerts())
@@ -158,4 +159,4 @@ def test_a_configuration_is_one(scraping: Scraping, promtool: Path, tmp_path: Pa
     found = checked(promtool, "check", "config", tmp_path / "prometheus.yml")
 
     assert replaced == (len(scraping.jobs) if scraping.namespace else 0)
-    assert f"{len(alerts.alerts()) + 13} rules found" in found
+    assert f"{len(alerts.alerts()) + len(recordings())} rules found" in found

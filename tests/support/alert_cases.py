@@ -249,6 +249,49 @@ CASES = (
     Case("SlipwayModelOnlyErrors", "that was last week", {**UP, **requests("NOT_FOUND", "5000x120")}),
     # --- by version
     Case(
+        "SlipwayGatewayOnlyErrors",
+        "no server is left: five requests failed",
+        {**ENVOY_UP, **rest("stable", 2, 2, "500x120"), **rest("stable", 2, 5, "_x80 5x40")},
+        at="23m",
+        firing=(DIGITS,),
+    ),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "five over gRPC, of stable and canary",
+        {
+            **ENVOY_UP,
+            **grpc("stable", 2, good="0x120", bad="_x80 4x40"),
+            **grpc("canary", 3, good="0x120", bad="_x80 1x40"),
+        },
+        at="23m",
+        firing=(DIGITS,),
+    ),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "the canary alone answers",
+        {**ENVOY_UP, **rest("stable", 2, 5, "_x80 5x40"), **grpc("canary", 3, good="0+1x120", bad="0x120")},
+        at="23m",
+    ),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "the last was answered ten minutes ago",
+        {**ENVOY_UP, **rest("stable", 2, 2, "0+1x76 76x44"), **rest("stable", 2, 5, "_x80 5x40")},
+        at="28m",
+    ),
+    Case("SlipwayGatewayOnlyErrors", "four are too few", {**ENVOY_UP, **rest("stable", 2, 5, "_x80 4x40")}, at="23m"),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "those that failed named a version",
+        {**ENVOY_UP, **rest("-stable", 2, 5, "_x80 9x40")},
+        at="23m",
+    ),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "that was half an hour ago",
+        {**ENVOY_UP, **rest("stable", 2, 5, "0x4 9x116")},
+        at="29m",
+    ),
+    Case(
         "SlipwayVersionLatencyHigh",
         "the canary takes a second",
         {

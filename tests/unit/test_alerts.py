@@ -60,7 +60,8 @@ def test_thresholds_are_what_expressions_hold_against() -> None:
         assert re.search(r"ratio5m(\{.*\})? > 0.05\n", named(name, limits).expression)
         assert named(name, limits).expression.endswith(">= 7")
         assert "More than 5 %" in named(name, limits).means
-    assert ">= 3" in named("SlipwayModelOnlyErrors", limits).expression
+    for name in ("SlipwayModelOnlyErrors", "SlipwayGatewayOnlyErrors"):
+        assert ">= 3" in named(name, limits).expression
     assert "> 60" in named("SlipwaySyncLagging", limits).expression
     assert named("SlipwayServerNotStarted", limits).lasting == "60s"
     assert "> 30" in named("SlipwayGatewayLagging", limits).expression
@@ -86,6 +87,7 @@ def test_what_wakes_somebody_is_told_from_what_can_wait() -> None:
     assert {alert.name for alert in alerts.alerts() if alert.severity == "critical"} == {
         "SlipwayEnvoyDown",
         "SlipwayGatewayEnvoyDown",
+        "SlipwayGatewayOnlyErrors",
         "SlipwayModelErrorsHigh",
         "SlipwayModelOnlyErrors",
         "SlipwayMostAgentsDown",

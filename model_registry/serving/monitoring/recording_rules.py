@@ -45,7 +45,13 @@ VERSION_ERRORS = "version:slipway_errors:ratio5m"
 VERSION_P50 = "version:slipway_latency_seconds:p50_5m"
 VERSION_P99 = "version:slipway_latency_seconds:p99_5m"
 
+GATEWAY_ANSWERS_LONG = "model:slipway_gateway_answers:increase15m"
+GATEWAY_FAILURES_LONG = "model:slipway_gateway_failures:increase15m"
+
 BY_VERSION = "model, label, version"
+
+# Of what names a version or label, and of paths that name nothing at all, whoever asks decides which series it is in.
+SHARED = 'label!~"-.*"'  # see gateway/envoy_metrics.py
 
 
 @dataclass(frozen=True)
@@ -103,19 +109,16 @@ def _of_models() -> tuple[Recording, ...]:
 
 
 def _of_versions() -> tuple[Recording, ...]:
-    rest, grpc = 'model!="", api="rest"', 'model!="", api="grpc"'
-    good = f'{rest}, {envoy.CLASS}="2"'
-    bad = f'{rest}, {envoy.CLASS}!="2"'
     latency = f'rate({envoy.LATENCY}{{model!=""}}[{WINDOW}])'
     return (
         Recording(
             VERSION_ANSWERS,
-            _sum(BY_VERSION, f"{_increase(envoy.REQUESTS, good)}\n  or\n{_increase(envoy.GRPC_SUCCESSES, grpc)}"),
+            _sum(BY_VERSION, _gateway_answers('model!=""')),
             "requests that a version answered through the gateways in five minutes, over REST and gRPC",
         ),
         Recording(
             VERSION_FAILURES,
-            _sum(BY_VERSION, f"{_increase(envoy.REQUESTS, bad)}\n  or\n{_increase(envoy.GRPC_FAILURES, grpc)}"),
+            _sum(BY_VERSION, _gateway_failures('model!=""')),
             "requests to it that failed, or that it was out of reach for",
         ),
         Recording(
@@ -124,6 +127,16 @@ def _of_versions() -> tuple[Recording, ...]:
             "both; there may be either alone",
         ),
         Recording(VERSION_ERRORS, _share(VERSION_FAILURES, VERSION_REQUESTS), "which share of the requests failed"),
+        Recording(
+            GATEWAY_ANSWERS_LONG,
+            _sum("model", _gateway_answers(f'model!="", {SHARED}', LONG_WINDOW)),
+            "requests to a model that the gateways shared and that were answered, in a quarter of an hour",
+        ),
+        Recording(
+            GATEWAY_FAILURES_LONG,
+            _sum("model", _gateway_failures(f'model!="", {SHARED}', LONG_WINDOW)),
+            "those that failed, likewise",
+        ),
         *(
             Recording(name, _quantile(of, _sum(f"{BY_VERSION}, le", latency), "1e3"), says)
             for name, of, says in (
@@ -132,6 +145,18 @@ def _of_versions() -> tuple[Recording, ...]:
             )
         ),
     )
+
+
+def _gateway_answers(of: str, window: str = WINDOW) -> str:
+    rest = _increase(envoy.REQUESTS, f'{of}, api="rest", {envoy.CLASS}="2"', window)
+    grpc = _increase(envoy.GRPC_SUCCESSES, f'{of}, api="grpc"', window)
+    return f"{rest}\n  or\n{grpc}"
+
+
+def _gateway_failures(of: str, window: str = WINDOW) -> str:
+    rest = _increase(envoy.REQUESTS, f'{of}, api="rest", {envoy.CLASS}!="2"', window)
+    grpc = _increase(envoy.GRPC_FAILURES, f'{of}, api="grpc"', window)
+    return f"{rest}\n  or\n{grpc}"
 
 
 def _increase(metric: str, matchers: str = "", window: str = WINDOW) -> str:

@@ -57,11 +57,10 @@ def of_models(limits: Thresholds) -> Iterator[Alert]:
 def of_versions(limits: Thresholds) -> Iterator[Alert]:
     """By version, over all gateways: TensorFlow Serving has no label for it.
 
-    Of requests that were shared by chance. Of what names a version or label, and of paths that name nothing at all,
-    whoever asks decides which series it is in and how often it fails: nobody is to be woken by that. The former's
-    errors are in SlipwayModelErrorsHigh.
+    Of requests that were shared by chance: how often what names a version or label fails is up to whoever asks, and
+    nobody is to be woken by that. Its errors are in SlipwayModelErrorsHigh.
     """
-    shared = '{label!~"-.*"}'  # see gateway/envoy_metrics.py
+    shared = f"{{{recorded.SHARED}}}"
     enough = f"  and on ({recorded.BY_VERSION})\n{recorded.VERSION_REQUESTS} >= {limits.requests}"
     who = "{{ $labels.model }}:{{ $labels.version }} as {{ $labels.label }}"
     end = (
@@ -89,4 +88,18 @@ def of_versions(limits: Thresholds) -> Iterator[Alert]:
         "over REST or gRPC, or find no server. Of all requests to the model it may be too few for "
         "SlipwayModelErrorsHigh. Requests that name a version or label are not in it.",
         do=f"If both versions fail alike, it is not the version: look at the servers. {end}",
+    )
+    yield Alert(
+        "SlipwayGatewayOnlyErrors",
+        expression=f"{recorded.GATEWAY_FAILURES_LONG} >= {limits.failures}\n  unless on (model)\n"
+        f"{recorded.GATEWAY_ANSWERS_LONG} > 0",
+        lasting="1m",
+        severity="critical",
+        summary="Through the gateways {{ $labels.model }} answers nobody: {{ $value | humanize }} requests in a "
+        "quarter of an hour, and all failed",
+        means="However few they are, every request fails. Where its servers are gone altogether, they tell nothing: "
+        "SlipwayModelOnlyErrors is silent, and so is SlipwayServerDown once Prometheus does not find them any more.",
+        do="Are there servers: in Kubernetes kubectl get pods (Pending: no node has room for them), and Prometheus' "
+        "Targets page? If so, ask one by hand: slipway predict {{ $labels.model }}@stable --server HOST:8500, and see "
+        "slipway history {{ $labels.model }}: where a promotion did it, slipway rollback {{ $labels.model }} stable.",
     )
