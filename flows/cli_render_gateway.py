@@ -36,6 +36,14 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="Where requests are taken. The admin interface stays on the loopback address.",
 )
 @click.option(
+    "--metrics",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    callback=_address,
+    help="Where Prometheus may ask, at the fleet file's port `metrics`, for metrics and nothing else.",
+)
+@click.option(
     "--directory",
     metavar="DIR",
     default="/etc/slipway/gateway",
@@ -51,7 +59,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
     help="What Envoy may use of memory, in MiB; near it, it refuses requests.",
 )
 @json_option
-def envoy(fleet: Path, listen: str, directory: str, heap: int, as_json: bool) -> None:
+def envoy(fleet: Path, listen: str, metrics: str, directory: str, heap: int, as_json: bool) -> None:
     """Print the configuration that the gateway's Envoy is started with.
 
     Clusters and routes are not in it: `slipway gateway` writes those, and Envoy ends at once where they are missing.
@@ -59,6 +67,7 @@ def envoy(fleet: Path, listen: str, directory: str, heap: int, as_json: bool) ->
     from model_registry.errors import InvalidInputError
     from model_registry.serving.fleet_file import load_fleet
     from model_registry.serving.gateway.envoy_bootstrap import bootstrap
+    from model_registry.serving.gateway.metrics_port import with_metrics_port
 
     with reporting_errors(as_json):
         file = load_fleet(fleet)
@@ -66,10 +75,12 @@ def envoy(fleet: Path, listen: str, directory: str, heap: int, as_json: bool) ->
             raise InvalidInputError(
                 f"the directory is {directory!r}: expected an absolute path", hint="Envoy may be started anywhere"
             )
-        content = bootstrap(file, directory=directory, listen=listen, heap=heap << 20)
+        gateway = file.gateway
+        content = with_metrics_port(
+            bootstrap(file, directory=directory, listen=listen, heap=heap << 20), listen=metrics, port=gateway.metrics
+        )
         if as_json:
-            gateway = file.gateway
-            ports = {"rest": gateway.rest, "grpc": gateway.grpc, "admin": gateway.admin}
+            ports = {"rest": gateway.rest, "grpc": gateway.grpc, "admin": gateway.admin, "metrics": gateway.metrics}
             print_json({"what": "envoy", "content": content, "ports": ports})
         else:
             sys.stdout.write(content)

@@ -22,7 +22,9 @@ _without_gateway = click.option(
 @click.option("--tf-serving", metavar="HOST:PORT", multiple=True, help="REST of a server; may be given again.")
 @click.option("--sync", metavar="HOST:PORT", multiple=True, help="A `slipway sync`; may be given again.")
 @click.option("--gateway", metavar="HOST:PORT", multiple=True, help="A `slipway gateway`; may be given again.")
-@click.option("--envoy", metavar="HOST:PORT", multiple=True, help="The admin port of a gateway's Envoy; likewise.")
+@click.option(
+    "--envoy", metavar="HOST:PORT", multiple=True, help="A gateway's Envoy, its port for metrics, 9902; likewise."
+)
 @click.option(
     "--targets-from",
     "folder",
@@ -65,7 +67,8 @@ def prometheus(  # noqa: PLR0913 - an option a parameter is how click has it
 ) -> None:
     """Print Prometheus' configuration: where servers, gateways and agents answer.
 
-    A server needs --monitoring_config_file (slipway render monitoring), an agent a --listen that Prometheus can reach.
+    A server needs --monitoring_config_file (slipway render monitoring); an agent a --listen, and an Envoy a --metrics
+    (slipway render envoy), that Prometheus can reach.
     """
     from model_registry.serving.monitoring.prometheus_config import Scraping, to_text
 

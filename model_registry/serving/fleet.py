@@ -218,7 +218,7 @@ class Gateway(_Strict):
         rest: The port they take REST requests at.
         grpc: And gRPC.
         admin: Of Envoy's own interface, which listens on the loopback address only.
-        metrics: Where Prometheus asks Envoy, in Kubernetes and with Docker Compose, and nothing but metrics are.
+        metrics: Where Prometheus asks Envoy, and nothing but metrics are.
         stable: The label whose fleet gets what the canary does not.
         canary: The label whose fleet gets what a rollout says.
         timeout: Seconds that a request may take, 0.01 at least.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,8 @@ def test_our_client_and_the_routes_call_a_model_by_the_same_header() -> None:
 def test_envoy_takes_what_render_prints(tmp_path: Path, envoy_program: Path) -> None:
     assert envoy_program.exists()
     fleet = tmp_path / "fleet.yaml"
-    fleet.write_text("fleets: {stable: {}}\ngateway: {rest: 7001, grpc: 7002, admin: 7003, timeout: 250ms}\n")
+    ports = {"rest": 7001, "grpc": 7002, "admin": 7003, "metrics": 7004}
+    fleet.write_text(json.dumps({"fleets": {"stable": {}}, "gateway": {**ports, "timeout": "250ms"}}))
     (tmp_path / "clusters.json").write_bytes(envoy_resources.clusters_file(table(), file=FILE))
     (tmp_path / "routes.json").write_bytes(envoy_resources.routes_file(table(), file=FILE))
     command = ["render", "envoy", "--fleet", str(fleet), "--directory", str(tmp_path), "--listen", "0.0.0.0"]
@@ -230,15 +232,50 @@ def test_envoy_takes_what_render_prints(tmp_path: Path, envoy_program: Path) -> 
     told = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
 
     assert result.exit_code == 0, result.output
-    assert (told["content"], told["ports"]) == (result.stdout, {"rest": 7001, "grpc": 7002, "admin": 7003})
+    assert (told["content"], told["ports"]) == (result.stdout, ports)
     validation = envoy_process.validate(result.stdout, tmp_path)
     assert validation.valid, validation.said
     assert not envoy_process.validate(result.stdout.replace("stat_prefix", "prefix"), tmp_path).valid
 
 
 @pytest.mark.parametrize(
+    ("options", "addresses"),
+    [
+        ([], {"rest": "127.0.0.1", "grpc": "127.0.0.1", "metrics": "127.0.0.1"}),
+        (["--listen", "10.0.0.1"], {"rest": "10.0.0.1", "grpc": "10.0.0.1", "metrics": "127.0.0.1"}),
+        (["--metrics", "10.0.0.2"], {"rest": "127.0.0.1", "grpc": "127.0.0.1", "metrics": "10.0.0.2"}),
+    ],
+)
+def test_only_what_is_told_so_is_opened_beyond_loopback(
+    tmp_path: Path, options: list[str], addresses: dict[str, str]
+) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text("fleets: {stable: {}}\n")
+
+    config = json.loads(CliRunner().invoke(main, ["render", "envoy", "--fleet", str(fleet), *options]).stdout)
+
+    listeners = config["static_resources"]["listeners"]
+    assert {one["name"]: one["address"]["socket_address"]["address"] for one in listeners} == addresses
+    assert config["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/gateway.md"])
+def test_the_commands_that_the_pages_name_fit_together(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    rendered = re.search(r"^(?:\$ )?(slipway render envoy .*?) *>", text, re.MULTILINE)
+    assert rendered
+    told = main.commands["render"].commands["envoy"].make_context("envoy", shlex.split(rendered[1])[3:]).params  # type: ignore[attr-defined]
+    kept_up = re.findall(r"^(?:\$ )?slipway gateway (\S+) .*", text[rendered.end() :], re.MULTILINE)
+
+    assert kept_up == [told["directory"]] * 2
+    once, envoy = (text.index(words, rendered.end()) for words in ("--once", "envoy -c envoy.json"))
+    assert once < envoy
+
+
+@pytest.mark.parametrize(
     ("options", "code", "said"),
     [
+        (["--metrics", "*"], 2, "expected an IP address such as 0.0.0.0"),
         (["--listen", "example.org"], 2, "expected an IP address such as 0.0.0.0"),
         (["--directory", "here"], 1, "expected an absolute path"),
         (["--fleet", "nowhere.yaml"], 1, "nowhere.yaml"),

@@ -183,7 +183,8 @@ def of_targets(limits: Thresholds, *, gateway: bool) -> Iterator[Alert]:
             severity="critical",
             summary="The Envoy at {{ $labels.instance }} cannot be asked",
             means="Requests through it most likely fail; with SlipwayGatewayEnvoyDown beside it they surely do.",
-            do="See whether the process runs, and whether its admin address is where Prometheus asks.",
+            do="See whether the process runs, and whether its port for metrics is where Prometheus asks: slipway "
+            "render envoy --metrics is loopback unless told otherwise.",
         )
     absent = [f'absent(up{{job="{job}"}})' for job in (*JOBS, *(GATEWAY_JOBS if gateway else ()))]
     yield Alert(
