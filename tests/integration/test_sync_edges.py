@@ -25,7 +25,7 @@ from model_registry.serving.sync.sync_report import AgentReport, ModelReport
 from model_registry.serving.sync.sync_settings import SyncSettings
 from tests.support.drafts import CONTENT, make_payload
 from tests.support.stated_server import StatedServer, run_stated_server
-from tests.support.sync_bench import HASTY, WITHIN, SyncBench
+from tests.support.sync_bench import HASTY, ORIGIN, WITHIN, SyncBench
 
 TENSORRT = "tensorrt-fp16-sm80"
 
@@ -132,6 +132,20 @@ def test_the_next_agent_knows_at_its_first_look_that_the_server_is_ready(place: 
     assert agent.report().ready is None
     agent.tick()  # whose decision the registry has not answered by
     assert agent.report().ready is True
+
+
+def test_a_label_that_was_read_to_be_gone_does_not_come_back_with_the_next_start(place: Place) -> None:
+    place.bench.stable()
+    place.bench.promote(1, "canary")
+    place.serves({"stable": 1, "canary": 1})
+    place.bench.registry.unlabel("digits", "canary", origin=ORIGIN)
+
+    place.again().agent.prepare()
+    assert place.bench.config()["digits"].labels == {"stable": 1}
+
+    (place.bench.folder / "registry").rename(place.bench.folder / "away")
+    place.again().agent.prepare()
+    assert place.bench.config()["digits"].labels == {"stable": 1}
 
 
 def test_the_next_agent_waits_for_what_was_served_before(place: Place) -> None:

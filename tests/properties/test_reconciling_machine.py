@@ -340,24 +340,25 @@ class ReconcilingMachine(RuleBasedStateMachine):
         for name in _MODELS:
             if memory.first and not outage:
                 self.here[name] |= {*self.history[name][-1].values()}
-        models = [
-            prepare(
-                memory.models.get(name),
-                None if outage else self.history[name][-1],
+        remembered = dict(memory.models)
+        models = []
+        for name in _MODELS:
+            before = memory.models.get(name, Remembered())
+            wanted = None if outage else self.history[name][-1]
+            model = prepare(
+                before,
+                wanted,
                 frozenset(self.here[name]),
                 first=memory.first,
                 name=name,
                 base_path=f"/models/{name}",
             )
-            for name in _MODELS
-        ]
-        remembered = dict(memory.models)
-        for model in filter(None, models):
-            before = remembered.get(model.name, Remembered())
-            revision = before.revision if outage else len(self.history[model.name]) - 1
-            remembered[model.name] = replace(remember(before, model.labels), revision=revision)
+            models += [model] if model else []
+            if model or name in memory.models:
+                left = before.still_wanted(wanted, len(self.history[name]) - 1)
+                remembered[name] = remember(left, model.labels if model else {})
         self.memory = AgentMemory(remembered).to_json()
-        self._write([model for model in models if model], gone=True)
+        self._write(models, gone=True)
         self.agent = self._new_agent()
         self.safe = True
         self.given_up = False

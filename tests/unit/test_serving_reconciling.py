@@ -699,6 +699,18 @@ def test_what_a_server_is_to_start_with_is_remembered_as_far_as_it_was_available
     assert remember(Remembered(), {"stable": 1}).labels == {}
 
 
+def test_what_is_not_wanted_any_more_is_forgotten_once_that_was_read() -> None:
+    remembered = Remembered(
+        revision=4, labels={"stable": 2, "canary": 3}, loaded=(2,), failed={3: "bad", 4: "bad"}, strikes={3: 1, 5: 1}
+    )
+
+    assert remembered.still_wanted(None, 0) == remembered
+    assert remembered.still_wanted({"stable": 4}, 5) == Remembered(
+        revision=5, labels={"stable": 2}, loaded=(2,), failed={4: "bad"}
+    )
+    assert remembered.still_wanted({}, 3).revision == 4
+
+
 def test_the_very_first_server_starts_with_what_the_labels_ask_for() -> None:
     assert _prepared(None, {"stable": 1, "canary": 3}, first=True) == {"stable": 1}
     assert _prepared(Remembered(failed={1: "bad"}), {"stable": 1}, first=True) is None

@@ -74,7 +74,7 @@ def decide(
     situation = Situation(
         listed=config.versions if config else (),
         labels=dict(config.labels) if config else {},
-        remembered=_still_wanted(remembered, seen),
+        remembered=remembered.still_wanted(seen.wanted, seen.revision),
         progress=progress,
         seen=seen,
         settings=settings,
@@ -187,19 +187,6 @@ def _remembered(
         loaded=tuple(sorted({*before.loaded} | available)),
         failed={**{version: why for version, why in before.failed.items() if version not in available}, **failed},
         strikes={version: count for version, count in before.strikes.items() if version not in settled},
-    )
-
-
-def _still_wanted(remembered: Remembered, seen: Seen) -> Remembered:
-    if seen.wanted is None:
-        return remembered
-    versions = {*seen.wanted.values()}
-    return replace(
-        remembered,
-        revision=seen.revision,
-        labels={label: version for label, version in remembered.labels.items() if label in seen.wanted},
-        failed={version: why for version, why in remembered.failed.items() if version in versions},
-        strikes={version: count for version, count in remembered.strikes.items() if version in versions},
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from model_registry.errors import SlipwayError, StorageError
 from model_registry.servable import Variant
@@ -67,8 +66,9 @@ class StartUp:
             )
             if found:
                 config[name] = found
-                revision = before.revision if model.wanted is None else max(before.revision, model.revision)
-                self.remembered[name] = replace(remember(before, found.labels), revision=revision)
+            if found or name in memory.models:
+                left = before.still_wanted(model.wanted, model.revision)
+                self.remembered[name] = remember(left, found.labels if found else {})
         return config
 
     def versions(self, model: str, served: ServedModel | None) -> tuple[VersionReport, ...]:

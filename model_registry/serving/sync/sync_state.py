@@ -6,7 +6,7 @@ Times are monotonic seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from model_registry.servable import Version
@@ -59,6 +59,24 @@ class Remembered:
     def proven(self) -> frozenset[int]:
         """The versions that this server had AVAILABLE, so that a start with them is no more than a repetition."""
         return frozenset({*self.loaded, *self.labels.values()})
+
+    def still_wanted(self, wanted: Mapping[str, int] | None, revision: int) -> Remembered:
+        """What is left of it by what the registry says: a label that was read to be gone is forgotten.
+
+        Args:
+            wanted: The version that each label names; None if that could not be read, and then all is left.
+            revision: Of the state that this is from.
+        """
+        if wanted is None:
+            return self
+        versions = {*wanted.values()}
+        return replace(
+            self,
+            revision=max(self.revision, revision),
+            labels={label: version for label, version in self.labels.items() if label in wanted},
+            failed={version: why for version, why in self.failed.items() if version in versions},
+            strikes={version: count for version, count in self.strikes.items() if version in versions},
+        )
 
 
 @dataclass(frozen=True)
