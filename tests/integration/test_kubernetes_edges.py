@@ -54,6 +54,18 @@ def test_the_port_for_metrics_answers_nothing_but_metrics(tmp_path: Path) -> Non
     assert refused == {404}
 
 
+@pytest.mark.usefixtures("envoy_program")
+def test_two_gateways_do_not_share_a_port_for_metrics(tmp_path: Path) -> None:
+    first, second = (EnvoyProcess(FILE, tmp_path / name) for name in ("first", "second"))
+    port = free_port()
+    for envoy in (first, second):
+        config = envoy.directory / "bootstrap.json"
+        config.write_text(with_metrics_port(config.read_text(), listen="127.0.0.1", port=port))
+
+    with first, pytest.raises(AssertionError, match=rf"cannot bind '127.0.0.1:{port}'"):
+        second.start()
+
+
 def test_a_gateway_about_to_end_tells_its_clients_first(start_envoy: StartEnvoy) -> None:
     envoy = start_envoy(FILE)
     assert asked(envoy.rest_port, HEALTH_PATH)[0] == 200

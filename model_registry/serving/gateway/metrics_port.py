@@ -68,6 +68,8 @@ def _listener(listen: str, port: int) -> dict[str, Any]:
         "address": {"socket_address": {"address": listen, "port_value": port}},
         # Counted neither against what clients may open, nor refused when they have opened it all.
         "ignore_global_conn_limit": True,
+        # Two Envoys at one port would be asked in turn, and their counters taken for one's that falls.
+        "enable_reuse_port": False,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
