@@ -282,7 +282,31 @@ CASES = (
     Case(
         "SlipwayGatewayOnlyErrors",
         "those that failed named a version",
-        {**ENVOY_UP, **rest("-stable", 2, 5, "_x80 9x40")},
+        {
+            **ENVOY_UP,
+            **rest("-stable", 2, 5, "_x80 9x40"),
+            **rest("-stable", 0, 5, "_x80 9x40"),
+            **grpc("-stable", 2, good="0x120", bad="_x80 9x40"),
+        },
+        at="23m",
+    ),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "gRPC that is not shared, since one fleet has both labels",
+        {**ENVOY_UP, **grpc("-stable", 0, good="500x120", bad="_x80 5x40")},
+        at="23m",
+        firing=(DIGITS,),
+    ),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "such gRPC is answered",
+        {**ENVOY_UP, **grpc("-stable", 0, good="0+1x120", bad="0x120"), **rest("stable", 2, 4, "_x80 5x40")},
+        at="23m",
+    ),
+    Case(
+        "SlipwayGatewayOnlyErrors",
+        "what names a version is answered",
+        {**ENVOY_UP, **rest("-stable", 2, 2, "0+1x120"), **rest("stable", 2, 4, "_x80 5x40")},
         at="23m",
     ),
     Case(

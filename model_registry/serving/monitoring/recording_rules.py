@@ -52,6 +52,8 @@ BY_VERSION = "model, label, version"
 
 # Of what names a version or label, and of paths that name nothing at all, whoever asks decides which series it is in.
 SHARED = 'label!~"-.*"'  # see gateway/envoy_metrics.py
+# But for gRPC where servers follow several labels: all of it goes to stable's, and none says which version answers.
+UNSHARED_GRPC = 'label=~"-.*", version="0", api="grpc"'
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,21 @@ def _of_versions() -> tuple[Recording, ...]:
         Recording(VERSION_ERRORS, _share(VERSION_FAILURES, VERSION_REQUESTS), "which share of the requests failed"),
         Recording(
             GATEWAY_ANSWERS_LONG,
-            _sum("model", _gateway_answers(f'model!="", {SHARED}', LONG_WINDOW)),
-            "requests to a model that the gateways shared and that were answered, in a quarter of an hour",
+            _sum("model", _gateway_answers('model!=""', LONG_WINDOW)),
+            "requests to a model that were answered through the gateways, in a quarter of an hour",
         ),
         Recording(
             GATEWAY_FAILURES_LONG,
-            _sum("model", _gateway_failures(f'model!="", {SHARED}', LONG_WINDOW)),
-            "those that failed, likewise",
+            _sum(
+                "model",
+                "\n  or\n".join(
+                    (
+                        _gateway_failures(f'model!="", {SHARED}', LONG_WINDOW),
+                        _increase(envoy.GRPC_FAILURES, f'model!="", {UNSHARED_GRPC}', LONG_WINDOW),
+                    )
+                ),
+            ),
+            "those that failed and were for whichever version the gateways chose",
         ),
         *(
             Recording(name, _quantile(of, _sum(f"{BY_VERSION}, le", latency), "1e3"), says)

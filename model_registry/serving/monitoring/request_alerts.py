@@ -97,7 +97,8 @@ def of_versions(limits: Thresholds) -> Iterator[Alert]:
         severity="critical",
         summary="Through the gateways {{ $labels.model }} answers nobody: {{ $value | humanize }} requests in a "
         "quarter of an hour, and all failed",
-        means="However few they are, every request fails. Where its servers are gone altogether, they tell nothing: "
+        means="However few they are, every request fails, and not one that names a version was answered either. Where "
+        "its servers are gone altogether, they tell nothing: "
         "SlipwayModelOnlyErrors is silent, and so is SlipwayServerDown once Prometheus does not find them any more.",
         do="Are there servers: in Kubernetes kubectl get pods (Pending: no node has room for them), and Prometheus' "
         "Targets page? If so, ask one by hand: slipway predict {{ $labels.model }}@stable --server HOST:8500, and see "
