@@ -265,11 +265,13 @@ def test_the_commands_that_the_pages_name_fit_together(page: str) -> None:
     rendered = re.search(r"^(?:\$ )?(slipway render envoy .*?) *>", text, re.MULTILINE)
     assert rendered
     told = main.commands["render"].commands["envoy"].make_context("envoy", shlex.split(rendered[1])[3:]).params  # type: ignore[attr-defined]
-    kept_up = re.findall(r"^(?:\$ )?slipway gateway (\S+) .*", text[rendered.end() :], re.MULTILINE)
+    after = [line.removeprefix("$ ").partition("  #")[0].strip() for line in text[rendered.end() :].splitlines()]
+    once, agent = (line for line in after if line.startswith("slipway gateway "))
 
-    assert kept_up == [told["directory"]] * 2
-    once, envoy = (text.index(words, rendered.end()) for words in ("--once", "envoy -c envoy.json"))
-    assert once < envoy
+    assert [line.split()[2] for line in (once, agent)] == [told["directory"]] * 2
+    # One agent for each directory: the first has ended before the second begins.
+    assert "--once" in once and not once.endswith("&") and "--once" not in agent
+    assert after.index(once) < after.index("envoy -c envoy.json &") < after.index(agent)
 
 
 @pytest.mark.parametrize(
