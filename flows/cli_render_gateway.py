@@ -67,7 +67,6 @@ def envoy(fleet: Path, listen: str, metrics: str, directory: str, heap: int, as_
     from model_registry.errors import InvalidInputError
     from model_registry.serving.fleet_file import load_fleet
     from model_registry.serving.gateway.envoy_bootstrap import bootstrap
-    from model_registry.serving.gateway.metrics_port import with_metrics_port
 
     with reporting_errors(as_json):
         file = load_fleet(fleet)
@@ -75,11 +74,9 @@ def envoy(fleet: Path, listen: str, metrics: str, directory: str, heap: int, as_
             raise InvalidInputError(
                 f"the directory is {directory!r}: expected an absolute path", hint="Envoy may be started anywhere"
             )
-        gateway = file.gateway
-        content = with_metrics_port(
-            bootstrap(file, directory=directory, listen=listen, heap=heap << 20), listen=metrics, port=gateway.metrics
-        )
+        content = bootstrap(file, directory=directory, listen=listen, metrics=metrics, heap=heap << 20)
         if as_json:
+            gateway = file.gateway
             ports = {"rest": gateway.rest, "grpc": gateway.grpc, "admin": gateway.admin, "metrics": gateway.metrics}
             print_json({"what": "envoy", "content": content, "ports": ports})
         else:

@@ -13,7 +13,7 @@ import pytest
 from model_registry.serving.fleet import Fleet, FleetFile, Server
 from model_registry.serving.gateway.envoy_bootstrap import HEALTH_PATH, bootstrap
 from model_registry.serving.gateway.envoy_resources import CLUSTERS_FILE, ROUTES_FILE, clusters_file, routes_file
-from model_registry.serving.gateway.metrics_port import PATH, with_metrics_port
+from model_registry.serving.gateway.metrics_port import PATH
 from model_registry.serving.gateway.routing import RoutingTable
 from model_registry.serving.kubernetes.autoscaling import latency_query, utilization_query
 from model_registry.serving.kubernetes.gateway import drain_command
@@ -38,9 +38,7 @@ def asked(port: int, path: str, method: str = "GET") -> tuple[int, bytes]:
 @pytest.mark.usefixtures("envoy_program")
 def test_the_port_for_metrics_answers_nothing_but_metrics(tmp_path: Path) -> None:
     envoy = EnvoyProcess(FILE, tmp_path / "envoy")
-    port = free_port()
-    config = tmp_path / "envoy" / "bootstrap.json"
-    config.write_text(with_metrics_port(config.read_text(), listen="127.0.0.1", port=port))
+    port = envoy.file.gateway.metrics
 
     with envoy:
         status, page = asked(port, PATH)
@@ -57,10 +55,10 @@ def test_the_port_for_metrics_answers_nothing_but_metrics(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("envoy_program")
 def test_two_gateways_do_not_share_a_port_for_metrics(tmp_path: Path) -> None:
     first, second = (EnvoyProcess(FILE, tmp_path / name) for name in ("first", "second"))
-    port = free_port()
-    for envoy in (first, second):
-        config = envoy.directory / "bootstrap.json"
-        config.write_text(with_metrics_port(config.read_text(), listen="127.0.0.1", port=port))
+    port = first.file.gateway.metrics
+    gateway = second.file.gateway.model_copy(update={"metrics": port})
+    file = second.file.model_copy(update={"gateway": gateway})
+    (second.directory / "bootstrap.json").write_text(bootstrap(file, directory=str(second.directory)))
 
     with first, pytest.raises(AssertionError, match=rf"cannot bind '127.0.0.1:{port}'"):
         second.start()
@@ -165,7 +163,7 @@ def test_a_pod_of_a_canary_asks_until_its_label_names_something(tmp_path: Path) 
 def test_envoy_starts_with_what_the_manifests_have_it_started_with(envoy_program: Path, tmp_path: Path) -> None:
     (tmp_path / CLUSTERS_FILE).write_bytes(clusters_file(RoutingTable(), file=FILE))
     (tmp_path / ROUTES_FILE).write_bytes(routes_file(RoutingTable(), file=FILE))
-    text = with_metrics_port(bootstrap(FILE, directory=str(tmp_path), listen="0.0.0.0"), listen="0.0.0.0", port=9902)
+    text = bootstrap(FILE, directory=str(tmp_path), listen="0.0.0.0", metrics="0.0.0.0")
     (tmp_path / "envoy.json").write_text(text)
 
     done = subprocess.run(

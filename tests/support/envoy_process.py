@@ -84,7 +84,7 @@ class EnvoyProcess:
     def __init__(
         self, file: FleetFile, directory: Path, table: RoutingTable | None = None, *, threads: int = 1
     ) -> None:
-        ports = {"rest": free_port(), "grpc": free_port(), "admin": free_port()}
+        ports = {name: free_port() for name in ("rest", "grpc", "admin", "metrics")}
         self.file = file.model_copy(update={"gateway": file.gateway.model_copy(update=ports)})
         self.directory = directory
         self.pid = 0

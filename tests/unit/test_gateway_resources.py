@@ -201,8 +201,9 @@ def test_the_admin_interface_is_on_the_loopback_wherever_requests_are_taken() ->
     document = json.loads(bootstrap(FILE, directory="/x", listen="0.0.0.0"))
 
     assert document["admin"]["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 9901}
-    taken = [one["address"]["socket_address"] for one in document["static_resources"]["listeners"]]
+    *taken, metrics = [one["address"]["socket_address"] for one in document["static_resources"]["listeners"]]
     assert taken == [{"address": "0.0.0.0", "port_value": port} for port in (8080, 8081)]
+    assert metrics == {"address": "127.0.0.1", "port_value": 9902}
 
 
 def test_the_buckets_end_where_envoys_own_times_do() -> None:

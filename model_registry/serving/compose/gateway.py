@@ -12,7 +12,6 @@ from model_registry.serving.compose.deployment import AGENT_IMAGE, REGISTRY, Dep
 from model_registry.serving.compose.writing import CONFINED, asking, config, listed, quoted
 from model_registry.serving.gateway.envoy_bootstrap import HEALTH_PATH, bootstrap
 from model_registry.serving.gateway.envoy_resources import CLUSTERS_FILE, ROUTES_FILE
-from model_registry.serving.gateway.metrics_port import with_metrics_port
 
 ENVOY_IMAGE = "envoyproxy/envoy:v1.40.0"  # the version that the gateway is tested with
 AGENT_PORT = 8503
@@ -20,6 +19,7 @@ AGENT_PORT = 8503
 _ROUTES = "/var/lib/slipway"
 _FLEET = "/etc/slipway/fleet.yaml"
 _ENVOY = "/etc/envoy/slipway.json"
+_EVERYBODY = "0.0.0.0"  # noqa: S104 - of the container
 
 # Envoy ends at once where a file of these is missing.
 _ONCE_THERE_ARE_ROUTES = 'until [ -e "$0" ] && [ -e "$1" ]; do sleep 1; done; shift; exec envoy "$@"'
@@ -95,13 +95,12 @@ def services(deployment: Deployment) -> str:
 def files(deployment: Deployment) -> str:
     """What the two are started with."""
     file = deployment.fleet_file()
-    started = bootstrap(file, directory=_ROUTES, listen="0.0.0.0")  # noqa: S104 - of the container
-    metrics = with_metrics_port(started, listen="0.0.0.0", port=file.gateway.metrics)  # noqa: S104 - likewise
+    started = bootstrap(file, directory=_ROUTES, listen=_EVERYBODY, metrics=_EVERYBODY)
     written = io.StringIO()
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.dump(file.model_dump(mode="json", exclude_defaults=True), written)
-    return config("fleet", written.getvalue()) + config("envoy", metrics)
+    return config("fleet", written.getvalue()) + config("envoy", started)
 
 
 BUILD = f"docker build -f deploy/sync-agent.Dockerfile -t {AGENT_IMAGE} ."

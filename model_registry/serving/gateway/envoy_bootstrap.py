@@ -13,6 +13,7 @@ from model_registry.serving.fleet import FleetFile
 from model_registry.serving.gateway.envoy_metrics import BUCKETS
 from model_registry.serving.gateway.envoy_resources import CLUSTERS_FILE, ROUTES_FILE
 from model_registry.serving.gateway.envoy_routes import MODEL_HEADER
+from model_registry.serving.gateway.metrics_port import metrics_cluster, metrics_listener
 from model_registry.serving.gateway.upstream_clusters import BUFFER, NAMESPACE
 
 HEALTH_PATH = "/healthz"
@@ -51,7 +52,9 @@ _IN_TIME: dict[str, Any] = {
 }
 
 
-def bootstrap(file: FleetFile, *, directory: str, listen: str = _LOOPBACK, heap: int = _HEAP) -> str:
+def bootstrap(
+    file: FleetFile, *, directory: str, listen: str = _LOOPBACK, metrics: str = _LOOPBACK, heap: int = _HEAP
+) -> str:
     """The configuration that Envoy is started with, as JSON, which is YAML too.
 
     Args:
@@ -59,12 +62,14 @@ def bootstrap(file: FleetFile, *, directory: str, listen: str = _LOOPBACK, heap:
         directory: Where CLUSTERS_FILE and ROUTES_FILE are, as Envoy sees it.
         listen: The IP address that requests are taken at. The admin's is the loopback address, whatever this is:
             whoever reaches it can end Envoy, or read all it knows.
+        metrics: The IP address that Prometheus asks at.
         heap: Bytes that Envoy may use; from 95 % on it refuses requests, rather than being killed with all of them.
     """
     gateway = file.gateway
+    admin = _address(_LOOPBACK, gateway.admin)
     config = {
         "node": {"id": "slipway-gateway", "cluster": NAMESPACE},
-        "admin": {"address": _address(_LOOPBACK, gateway.admin)},
+        "admin": {"address": admin},
         "stats_config": _stats(),
         # Counters are told at once and histograms as of the last flush: five seconds by default, in which a short bake
         # has errors and no latencies.
@@ -75,7 +80,9 @@ def bootstrap(file: FleetFile, *, directory: str, listen: str = _LOOPBACK, heap:
             "listeners": [
                 _listener("rest", listen, gateway.rest, gateway.timeout, directory),
                 _listener("grpc", listen, gateway.grpc, gateway.timeout, directory),
-            ]
+                metrics_listener(metrics, gateway.metrics),
+            ],
+            "clusters": [metrics_cluster(admin)],
         },
     }
     return json.dumps(config, indent=2) + "\n"

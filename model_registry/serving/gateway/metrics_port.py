@@ -6,7 +6,6 @@ it, and nothing else.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 PATH = "/stats/prometheus"
@@ -15,23 +14,13 @@ _NAME = "metrics"
 _TYPE = "type.googleapis.com/envoy.extensions.filters"
 
 
-def with_metrics_port(bootstrap: str, *, listen: str, port: int) -> str:
-    """The configuration with a port for Prometheus.
+def metrics_listener(listen: str, port: int) -> dict[str, Any]:
+    """What Prometheus asks.
 
     Args:
-        bootstrap: What envoy_bootstrap wrote.
         listen: The IP address that it is opened at.
         port: Its number.
     """
-    config = json.loads(bootstrap)
-    admin = config["admin"]["address"]
-    static = config["static_resources"]
-    static["listeners"] = [*static.get("listeners", []), _listener(listen, port)]
-    static["clusters"] = [*static.get("clusters", []), _cluster(admin)]
-    return json.dumps(config, indent=2) + "\n"
-
-
-def _listener(listen: str, port: int) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": _NAME,
@@ -76,7 +65,12 @@ def _listener(listen: str, port: int) -> dict[str, Any]:
     }
 
 
-def _cluster(admin: dict[str, Any]) -> dict[str, Any]:
+def metrics_cluster(admin: dict[str, Any]) -> dict[str, Any]:
+    """Where the listener hands on to.
+
+    Args:
+        admin: The address of the admin interface, as Envoy's configuration has it.
+    """
     endpoint = {"endpoint": {"address": admin}}
     return {
         "name": _NAME,

@@ -9,7 +9,6 @@ from ruamel.yaml import YAML
 
 from model_registry.serving.fleet import FleetFile
 from model_registry.serving.gateway.envoy_bootstrap import bootstrap
-from model_registry.serving.gateway.metrics_port import with_metrics_port
 from model_registry.serving.kubernetes import agents, naming
 from model_registry.serving.kubernetes.fleets import budget, ports, prometheus
 from model_registry.serving.kubernetes.manifest import Manifest
@@ -18,6 +17,7 @@ from model_registry.serving.kubernetes.settings import Settings
 
 _ROUTES = "/var/lib/slipway"
 _FILES = "/etc/slipway"
+_EVERYBODY = "0.0.0.0"  # noqa: S104 - of the pod, behind a NetworkPolicy
 _FLEET, _ENVOY = "fleet.yaml", "envoy.json"
 _CONTAINER = "envoy"
 
@@ -72,7 +72,6 @@ def drain_command(admin: int, seconds: int) -> list[str]:
 
 def _files(file: FleetFile, settings: Settings) -> dict[str, str]:
     there = naming.in_kubernetes(file, settings.namespace)
-    started = bootstrap(there, directory=_ROUTES, listen="0.0.0.0")  # noqa: S104 - of the pod, behind a NetworkPolicy
     written = io.StringIO()
     yaml = YAML()
     yaml.width = 4096
@@ -80,7 +79,7 @@ def _files(file: FleetFile, settings: Settings) -> dict[str, str]:
     yaml.dump(there.model_dump(mode="json", exclude_defaults=True), written)
     return {
         _FLEET: written.getvalue(),
-        _ENVOY: with_metrics_port(started, listen="0.0.0.0", port=file.gateway.metrics),  # noqa: S104 - likewise
+        _ENVOY: bootstrap(there, directory=_ROUTES, listen=_EVERYBODY, metrics=_EVERYBODY),
     }
 
 
