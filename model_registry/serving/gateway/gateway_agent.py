@@ -231,8 +231,8 @@ class GatewayAgent:
         if not self._wanted.may_write:
             return
         drained = self._envoy.drained(self._turnover.models, envoy)
-        first = {route.model for route in self._turnover.first(table).models}
-        table = table.without_canary(envoy.lack("servers") if envoy.reachable else first)
+        first = self._turnover.first(table)
+        table = table.without_canary(envoy.lack("servers") if envoy.reachable else [one.model for one in first.models])
         over = self._turnover.behind(table, self._wanted.states) - envoy.lack("clusters")
         if self._envoy.may_be_running(envoy):
             over = frozenset()  # nobody knows which clusters it has

@@ -125,7 +125,7 @@ def _of_versions() -> tuple[Recording, ...]:
         ),
         Recording(
             VERSION_REQUESTS,
-            f"{VERSION_ANSWERS} + {VERSION_FAILURES}\n  or\n{VERSION_ANSWERS}\n  or\n{VERSION_FAILURES}",
+            _any(f"{VERSION_ANSWERS} + {VERSION_FAILURES}", VERSION_ANSWERS, VERSION_FAILURES),
             "both; there may be either alone",
         ),
         Recording(VERSION_ERRORS, _share(VERSION_FAILURES, VERSION_REQUESTS), "which share of the requests failed"),
@@ -138,11 +138,9 @@ def _of_versions() -> tuple[Recording, ...]:
             GATEWAY_FAILURES_LONG,
             _sum(
                 "model",
-                "\n  or\n".join(
-                    (
-                        _gateway_failures(f'model!="", {SHARED}', LONG_WINDOW),
-                        _increase(envoy.GRPC_FAILURES, f'model!="", {UNSHARED_GRPC}', LONG_WINDOW),
-                    )
+                _any(
+                    _gateway_failures(f'model!="", {SHARED}', LONG_WINDOW),
+                    _increase(envoy.GRPC_FAILURES, f'model!="", {UNSHARED_GRPC}', LONG_WINDOW),
                 ),
             ),
             "those that failed and were for whichever version the gateways chose",
@@ -158,15 +156,21 @@ def _of_versions() -> tuple[Recording, ...]:
 
 
 def _gateway_answers(of: str, window: str = WINDOW) -> str:
-    rest = _increase(envoy.REQUESTS, f'{of}, api="rest", {envoy.CLASS}="2"', window)
-    grpc = _increase(envoy.GRPC_SUCCESSES, f'{of}, api="grpc"', window)
-    return f"{rest}\n  or\n{grpc}"
+    return _any(
+        _increase(envoy.REQUESTS, f'{of}, api="rest", {envoy.CLASS}="2"', window),
+        _increase(envoy.GRPC_SUCCESSES, f'{of}, api="grpc"', window),
+    )
 
 
 def _gateway_failures(of: str, window: str = WINDOW) -> str:
-    rest = _increase(envoy.REQUESTS, f'{of}, api="rest", {envoy.CLASS}!="2"', window)
-    grpc = _increase(envoy.GRPC_FAILURES, f'{of}, api="grpc"', window)
-    return f"{rest}\n  or\n{grpc}"
+    return _any(
+        _increase(envoy.REQUESTS, f'{of}, api="rest", {envoy.CLASS}!="2"', window),
+        _increase(envoy.GRPC_FAILURES, f'{of}, api="grpc"', window),
+    )
+
+
+def _any(*expressions: str) -> str:
+    return "\n  or\n".join(expressions)
 
 
 def _increase(metric: str, matchers: str = "", window: str = WINDOW) -> str:
