@@ -164,11 +164,16 @@ def test_envoy_is_blamed_only_once_it_had_its_time_with_clusters_that_were_writt
         assert "Envoy does not take up the clusters of revision 2" in report.models["digits"].problem
 
 
+def without_address(file: FleetFile) -> FleetFile:
+    """The same, but that the name of canary's server has no address."""
+    nowhere = FleetFile.model_validate({"fleets": {"canary": {"servers": [{"host": "canary.invalid"}]}}})
+    return file.model_copy(update={"fleets": file.fleets | nowhere.fleets})
+
+
 def test_a_canary_gets_its_first_requests_only_once_envoy_knows_one_of_its_servers(bench: GatewayBench) -> None:
     """As in Kubernetes, where the name of a fleet whose pods are not ready yet has no address."""
     known, later = bench.envoy.file, 0.0
-    nowhere = FleetFile.model_validate({"fleets": {"canary": {"servers": [{"host": "canary.invalid"}]}}})
-    bench.envoy.file = known.model_copy(update={"fleets": known.fleets | nowhere.fleets})
+    bench.envoy.file = without_address(known)
     with started(bench, clock=lambda: time.monotonic() + later) as agent:
         until(agent, lambda report: report.well)
         began = bench.begin(bench.sync.publish())
@@ -201,7 +206,7 @@ def test_a_canary_gets_its_first_requests_only_once_envoy_knows_one_of_its_serve
     bench.envoy.file = known
     with started(bench) as agent:  # what has requests is not taken out again
         until(agent, lambda report: report.well and report.models["digits"].weight == 100)
-    bench.envoy.file = known.model_copy(update={"fleets": known.fleets | nowhere.fleets})
+    bench.envoy.file = without_address(known)
     (bench.directory / ".slipway" / "gateway.json").unlink()
     with started(bench) as agent:  # whoever remembers no requests of a canary takes no route away for it
         model = until(agent, lambda report: report.models["digits"].weight == 0).models["digits"]
@@ -215,8 +220,7 @@ def test_a_canary_gets_its_first_requests_only_once_envoy_knows_one_of_its_serve
 def test_a_gateway_that_begins_during_a_rollout_waits_for_an_address_of_the_canary_too(bench: GatewayBench) -> None:
     bench.envoy.kill()
     known = bench.envoy.file
-    nowhere = FleetFile.model_validate({"fleets": {"canary": {"servers": [{"host": "canary.invalid"}]}}})
-    bench.envoy.file = known.model_copy(update={"fleets": known.fleets | nowhere.fleets})
+    bench.envoy.file = without_address(known)
     bench.begin(bench.sync.publish())
     shifted = bench.shift(2)  # to 100 %
     with started(bench) as agent:
