@@ -220,6 +220,8 @@ def test_an_envoy_that_is_down_is_told_and_comes_back_with_the_same_weights(
     assert measured(agent, "slipway_gateway_weight") == {}
     assert measured(agent, "slipway_gateway_wanted_weight") == {("digits",): 25}
     agent.until(lambda: measured(agent, "slipway_gateway_lag_seconds")["digits",] > 0, "it lags")
+    # A connection that breaks as it is killed is silence, which is no reason yet; one that is refused is.
+    agent.until(lambda: not agent.report().ready, "it counts as gone")
     with pytest.raises(urllib.error.HTTPError) as unready:
         agent.ask("/readyz")
     with unready.value as answer:
